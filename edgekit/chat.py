@@ -1,0 +1,82 @@
+"""Messages to prompt text, by the model's own chat template.
+
+A template comes with a model and is untrusted: it runs in jinja2's ImmutableSandboxedEnvironment
+(no attribute tricks, no mutation), and its output is capped. The same code serves requests and
+evaluation, so both see the same prompt.
+"""
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+import jinja2
+import jinja2.sandbox
+import msgspec
+
+from edgekit.errors import CorruptBundle, TemplateError
+
+MAX_TEMPLATE_CHARS = 256 << 10
+MAX_PROMPT_CHARS = 32 << 20
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn: `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+class ChatTemplate:
+    """A compiled template. Raises CorruptBundle if it is not one."""
+
+    def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
+        if len(source) > MAX_TEMPLATE_CHARS:
+            raise CorruptBundle("chat_template.jinja", f"the template has more than {MAX_TEMPLATE_CHARS} characters")
+        # trim_blocks and lstrip_blocks are what template authors test against (transformers' documentation).
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals["raise_exception"] = _raise
+        environment.globals["strftime_now"] = _strftime_now
+        try:
+            self._template = environment.from_string(source)
+        except (jinja2.TemplateError, RecursionError) as error:
+            raise CorruptBundle("chat_template.jinja", f"not a template: {error}") from error
+        self._tokens = {"bos_token": bos, "eos_token": eos}
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Prompt text that ends where the assistant's answer begins.
+
+        Raises TemplateError if the template refuses the messages or fails in any way.
+        """
+        turns: list[Mapping[str, str]] = [{"role": m.role, "content": m.content} for m in messages]
+        pieces: list[str] = []
+        size = 0
+        try:
+            for piece in self._template.generate(messages=turns, add_generation_prompt=True, tools=None, **self._tokens):
+                size += len(piece)
+                if size > MAX_PROMPT_CHARS:
+                    raise TemplateError(f"it writes more than {MAX_PROMPT_CHARS} characters")
+                pieces.append(piece)
+        except TemplateError:
+            raise
+        except Exception as error:  # a template is a program of someone else's: anything may come out of it
+            raise TemplateError(f"{type(error).__name__}: {error}"[:500]) from error
+        return "".join(pieces)
+
+
+def _raise(message: object) -> NoReturn:
+    """What templates call to refuse, for instance two user turns in a row."""
+    raise jinja2.TemplateError(str(message))
+
+
+def _tojson(value: object, indent: int | None = None) -> str:
+    """JSON as models were trained on it: jinja2's own filter escapes HTML."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _strftime_now(form: str) -> str:
+    """Some templates print today's date."""
+    return datetime.datetime.now().astimezone().strftime(form)

@@ -1,0 +1,132 @@
+"""`edgekit VERB`: finds verbs by entry point, turns errors into one line and an exit code.
+
+Each verb is a click command registered in the entry point group `edgekit.verbs`, in a module that
+is light to import; what a verb needs is imported when it runs, so that a device without the build
+side still lists and explains every verb.
+"""
+
+import importlib.metadata
+import json
+import logging
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from edgekit import __version__
+from edgekit.errors import EdgekitError, MissingExtra
+
+EXTRA_OF = {"export": "export", "families": "export", "eval": "export"}
+"""Which extra brings what a verb imports; verbs that are not listed need only the base install."""
+
+EXIT_CODES = """
+\b
+Exit codes:
+  0 done    1 failed    2 wrong usage    3 a part is not installed
+  10-17 the source model    20-23 the export    30-34 the bundle
+  40-46 the request         50-53 the agent     130 Ctrl-C
+"""
+
+
+class Verbs(click.Group):
+    """Loads a verb from its entry point when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all verbs."""
+        return sorted(entry.name for entry in _entry_points())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command called `cmd_name`, or None."""
+        for entry in _entry_points():
+            if entry.name == cmd_name:
+                command: click.Command = entry.load()
+                return command
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest verb named when one is misspelt."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if near:
+                error.message += f" Did you mean {near[0]!r}?"
+            raise
+
+
+def _entry_points() -> importlib.metadata.EntryPoints:
+    return importlib.metadata.entry_points(group="edgekit.verbs")
+
+
+@click.command(
+    cls=Verbs,
+    epilog=EXIT_CODES,
+    help="""Small language models on laptops and ARM boards: export once, run offline.
+
+    \b
+    Examples:
+      edgekit export model.gguf -o my-model      make a bundle (build machine)
+      edgekit verify my-model                    check it (anywhere)
+      edgekit chat my-model                      talk to it here
+      edgekit serve my-model                     OpenAI API and web page on localhost
+    """,
+)
+@click.version_option(__version__, prog_name="edgekit")
+@click.option("--debug", is_flag=True, help="Show a traceback for every error, and debug logs.")
+@click.pass_context
+def program(context: click.Context, *, debug: bool) -> None:
+    """Entry of every verb: logging is set up here and nowhere else."""
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    context.obj = debug
+
+
+def print_json(value: object) -> None:
+    """One JSON object on standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a verb and exit: with its code, and one line on standard error if it failed."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    # A person may put --debug anywhere; click wants group options before the verb.
+    arguments = (["--debug"] if debug else []) + [word for word in arguments if word != "--debug"]
+    verb = next((word for word in arguments if not word.startswith("-")), "")
+    as_json = "--json" in arguments
+    try:
+        result: Any = program.main(args=arguments, prog_name="edgekit", standalone_mode=False)
+    except EdgekitError as error:
+        if debug:
+            raise
+        _fail(error, as_json=as_json)
+    except ModuleNotFoundError as error:
+        if debug or verb not in EXTRA_OF:
+            raise
+        _fail(MissingExtra(verb, str(error.name), EXTRA_OF[verb]), as_json=as_json)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\nStopped.", err=True)
+        sys.exit(130)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _fail(error: EdgekitError, *, as_json: bool) -> NoReturn:
+    """One line, a hint if there is one, and the error's exit code."""
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
+    if error.hint:
+        click.echo(f"{click.style('hint:', fg='yellow')}  {error.hint}", err=True)
+    if as_json:
+        print_json({"error": {"type": type(error).__name__, "message": str(error), "hint": error.hint}})
+    sys.exit(error.exit_code)

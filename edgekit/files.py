@@ -1,0 +1,123 @@
+"""The only room that writes files: durably, or not at all.
+
+A durable write is: temporary file in the same folder, write, flush, fsync, rename, fsync the folder.
+POSIX promises that the rename is atomic; only the two fsyncs make it survive a power cut. Windows
+cannot fsync a folder; there the rename alone has to do.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgekit.errors import DiskFull, ExportError, OutputExists, UnsafePath
+from edgekit.manifest import is_safe_path
+
+_READ_BYTES = 1 << 20
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames inside `folder` durable."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace `path` by `data` so that a reader or a power cut sees the old bytes or the new, never a mixture."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    fsync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def staging(target: Path, *, needed_bytes: int = 0) -> Iterator[Path]:
+    """A new folder beside `target` that takes its name when the block ends well, and is gone when it does not.
+
+    Raises OutputExists if `target` is there already, DiskFull before the first byte if `needed_bytes` do not
+    fit, and DiskFull for a write inside the block that found no space.
+    """
+    target = target.absolute()
+    if target.exists() or target.is_symlink():
+        raise OutputExists(str(target))
+    if not target.parent.is_dir():
+        raise ExportError(f"the folder {target.parent} does not exist")
+    free = shutil.disk_usage(target.parent).free
+    if free < needed_bytes:
+        raise DiskFull(str(target.parent), needed_bytes, free)
+    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        for file in folder.rglob("*"):
+            if file.is_file():
+                _fsync_file(file)
+        fsync_folder(folder)
+        _take_name(folder, target)
+    except OSError as error:
+        if error.errno in _OUT_OF_SPACE:
+            raise DiskFull(str(target.parent), needed_bytes, shutil.disk_usage(target.parent).free) from error
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take_name(folder: Path, target: Path) -> None:
+    try:
+        os.rename(folder, target)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise OutputExists(str(target)) from error
+        raise
+    fsync_folder(target.parent)
+
+
+def _fsync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as 64 lower-case hexadecimal digits, read in pieces of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(_READ_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def safe_join(folder: Path, relative: str) -> Path:
+    """`folder / relative` if that is a plain path inside `folder` with no symbolic link on the way.
+
+    Raises UnsafePath otherwise: absolute, with `..`, or through a link.
+    """
+    if not is_safe_path(relative):
+        raise UnsafePath(str(folder), repr(relative))
+    path = folder
+    for part in relative.split("/"):
+        path = path / part
+        if path.is_symlink():
+            raise UnsafePath(str(folder), f"{relative!r} is a symbolic link")
+    return path

@@ -1,0 +1,53 @@
+"""What this machine is. Parsing is pure; probing reads /proc, /sys and the scheduler."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def physical_cores_in(cpuinfo: str) -> int | None:
+    """Distinct (physical id, core id) pairs of a Linux /proc/cpuinfo; None where it does not say (ARM)."""
+    cores: set[tuple[str, str]] = set()
+    for section in cpuinfo.split("\n\n"):
+        facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in section.splitlines())}
+        if "core id" in facts:
+            cores.add((facts.get("physical id", "0"), facts["core id"]))
+    return len(cores) or None
+
+
+def quota_cores_in(cpu_max: str) -> float | None:
+    """Cores that a cgroup v2 `cpu.max` file allows ("150000 100000" is 1.5); None for no limit."""
+    quota, _, period = cpu_max.strip().partition(" ")
+    if quota == "max" or not period:
+        return None
+    return int(quota) / int(period)
+
+
+def usable_cores() -> int:
+    """Physical cores that this process may use: hyper-threads, affinity and container quota taken off; at least 1.
+
+    A second hardware thread per core shares the same multipliers, so it does not help matrix products.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    physical = physical_cores_in(_read("/proc/cpuinfo")) or allowed
+    quota = None
+    with contextlib.suppress(ValueError):
+        quota = quota_cores_in(_read("/sys/fs/cgroup/cpu.max"))
+    return max(1, min(allowed, physical, int(quota) if quota else allowed))
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident set that this process has had; 0 where the system does not tell."""
+    with contextlib.suppress(ImportError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return int(peak) * (1 if os.uname().sysname == "Darwin" else 1024)
+    return 0
