@@ -14,6 +14,7 @@
 The names are those of onnxruntime-genai, so that it opens the same folder.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 INPUT_IDS = "input_ids"
@@ -32,6 +33,7 @@ CARD_FILE = "MODEL_CARD.md"
 
 Half = Literal["key", "value"]
 HALVES: tuple[Half, Half] = ("key", "value")
+CacheName = Callable[[int | str, Half], str]
 
 
 def past_name(layer: int | str, half: Half) -> str:

@@ -71,7 +71,8 @@ class UsageError(EdgekitError):
 
 @dataclass(eq=False)
 class MissingExtra(EdgekitError):
-    """`edgekit {verb}` needs a part that is not installed: {missing}. Install it with: pip install "edgekit[{extra}]\""""
+    """`edgekit {verb}` needs a part that is not installed: {missing}.
+    Install it with: pip install "edgekit[{extra}]\""""
 
     verb: str
     missing: str

@@ -34,17 +34,18 @@ def fsync_folder(folder: Path) -> None:
 
 def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace `path` by `data` so that a reader or a power cut sees the old bytes or the new, never a mixture."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
+        temporary.chmod(mode)
+        temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
         raise
     fsync_folder(path.parent)
 
@@ -83,7 +84,7 @@ def staging(target: Path, *, needed_bytes: int = 0) -> Iterator[Path]:
 
 def _take_name(folder: Path, target: Path) -> None:
     try:
-        os.rename(folder, target)
+        folder.rename(target)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise OutputExists(str(target)) from error

@@ -30,8 +30,8 @@ FORMAT = 1
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_FILES = 10_000
 
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*\Z")]
 TokenId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 Bytes = Annotated[int, msgspec.Meta(ge=0, lt=1 << 60)]
 

@@ -4,10 +4,12 @@ A matrix of shape [rows, columns] (outputs, inputs) is cut along its columns int
 `block_size` values; each block has one float32 scale. This is the layout of onnxruntime's
 `MatMulNBits` and `GatherBlockQuantized` operators (com.microsoft, version 1).
 
-`offset` adds what symmetric blocks lack: a constant per block, as Q4_1 and the K formats of GGUF
-have. Since a constant times a block of inputs is that constant times their mean, the constants
-are kept as further columns of the same matrix, which multiply the block means of the input; two
-columns per block (a coarse and a fine one) carry a constant to about 1/250 of its range.
+An *affine* matrix has, beside the scale, a constant per block: value = scale * code + constant, as
+the Q4_1 and K formats of GGUF do. `MatMulNBits` takes the part of the constant that is a multiple of
+the scale as a zero point. A constant times a block of inputs is that constant times their sum, so the
+rest, at most half a scale, is kept as further columns of the same matrix (one per block), which
+multiply the block means of the input. (A float zero point would say the same, but that kernel
+dequantises whole matrices and is a hundred times slower.)
 """
 
 import re
@@ -18,7 +20,7 @@ import msgspec
 Precision = Literal["int4", "int8", "fp32"]
 PRECISIONS: tuple[Precision, ...] = ("int4", "int8", "fp32")
 BLOCK_SIZES = (16, 32, 64, 128, 256)
-_NAME = re.compile(r"(int4|int8)-b(\d+)(\+offset)?")
+_NAME = re.compile(r"(int4|int8)-b(\d+)(-affine)?")
 
 
 class QuantSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,7 +28,7 @@ class QuantSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     bits: int
     block_size: int = 0
-    offset: bool = False
+    affine: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for a layout that the operators do not have."""
@@ -35,10 +37,10 @@ class QuantSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def name(self) -> str:
-        """`int4-b32`, `int8-b64`, `int4-b32+offset` or `fp32`."""
+        """`int4-b32`, `int8-b64`, `int4-b32-affine` or `fp32`."""
         if self.bits == 32:
             return "fp32"
-        return f"int{self.bits}-b{self.block_size}" + ("+offset" if self.offset else "")
+        return f"int{self.bits}-b{self.block_size}" + ("-affine" if self.affine else "")
 
     @classmethod
     def parse(cls, name: str) -> Self:
@@ -47,22 +49,24 @@ class QuantSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return cls(32)
         match = _NAME.fullmatch(name)
         if match is None:
-            raise ValueError(f"{name!r} is not a quantisation such as int4-b32, int8-b64+offset or fp32")
-        return cls(int(match[1][3:]), int(match[2]), offset=bool(match[3]))
+            raise ValueError(f"{name!r} is not a quantisation such as int4-b32, int8-b64 or fp32")
+        return cls(int(match[1][3:]), int(match[2]), affine=bool(match[3]))
 
     def columns_stored(self, columns: int) -> int:
-        """Columns of the stored matrix: the weights' own, and two per block for offsets."""
-        return columns + 2 * -(-columns // self.block_size) if self.offset else columns
+        """Columns of the stored matrix: the weights' own, and one per block for the constants of an affine one."""
+        return columns + -(-columns // self.block_size) if self.affine else columns
 
     def blocks(self, columns: int) -> int:
         """Blocks per row, the last one possibly padded."""
         return -(-self.columns_stored(columns) // self.block_size)
 
     def bytes_for(self, rows: int, columns: int) -> int:
-        """Size of the stored matrix with its scales."""
+        """Size of the stored matrix with its scales and zero points."""
         if self.bits == 32:
             return rows * columns * 4
-        return rows * self.blocks(columns) * (self.block_size * self.bits // 8 + 4)
+        blocks = self.blocks(columns)
+        zero_points = -(-blocks * self.bits // 8) if self.affine else 0
+        return rows * (blocks * (self.block_size * self.bits // 8 + 4) + zero_points)
 
 
 FLOAT = QuantSpec(32)

@@ -1,0 +1,262 @@
+"""The device's verbs: inspect, verify, generate, chat, serve, bench. Light to import."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.chat import Message
+from edgekit.cli import print_json
+
+if TYPE_CHECKING:
+    from device_agent.engine.records import Timings
+    from device_agent.model import Model
+
+_FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_THREADS = click.option("--threads", type=click.IntRange(min=1), help="Default: the physical cores.")
+_MAX_TOKENS = click.option("--max-tokens", type=click.IntRange(min=1), help="Default: up to the context's end.")
+_TEMPERATURE = click.option(
+    "--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True, help="0 is greedy."
+)
+_SEED = click.option("--seed", type=int, help="The same seed gives the same text.")
+
+
+@click.command("inspect", epilog="\b\nExample:\n  edgekit inspect my-model")
+@_FOLDER
+@_JSON
+def inspect_command(folder: Path, *, as_json: bool) -> None:
+    """Show what a bundle is: architecture, precision, size, licence, measured quality."""
+    from edgekit.bundle import read_manifest
+
+    manifest = read_manifest(folder)
+    if as_json:
+        click.echo(manifest.to_bytes().decode(), nl=False)
+        return
+    arch, needs = manifest.arch, manifest.requires
+    specs = sorted(set(manifest.quant.weights.values()))
+    at_2k = needs.weight_bytes + 2048 * needs.kv_bytes_per_token
+    rows = {
+        "model": f"{manifest.name} {manifest.version}",
+        "architecture": f"{arch.model_type}, {arch.layers} layers, width {arch.hidden}, {arch.parameters / 1e6:,.1f} M weights",
+        "context": f"{arch.context:,} tokens",
+        "weights": f"{manifest.quant.precision} ({', '.join(specs)})",
+        "size": f"{manifest.file_bytes / 1e6:,.1f} MB on disk, about {at_2k / 1e6:,.0f} MB of memory at 2,048 tokens",
+        "source": f"{manifest.source.kind} {manifest.source.file}",
+        "licence": manifest.source.licence or "not stated",
+        "quality": ", ".join(f"{key} {value:g}" for key, value in manifest.quality.items()),
+        "golden": f"{len(manifest.golden)} prompts, {sum(golden.sure for golden in manifest.golden)} sure tokens",
+        "needs": f"onnxruntime {needs.onnxruntime} or newer",
+    }
+    for key, value in rows.items():
+        click.echo(f"{click.style(f'{key:13}', bold=True)} {value}")
+    click.echo(click.style('files        ', bold=True) + ' ', nl=False)
+    click.echo(f"\n{'':13} ".join(f"{entry.size:>13,}  {entry.path}" for entry in manifest.files))
+
+
+@click.command("verify", epilog="\b\nExample:\n  edgekit verify my-model && echo safe to ship")
+@_FOLDER
+@_JSON
+def verify_command(folder: Path, *, as_json: bool) -> int:
+    """Check a bundle: hashes, paths, that it loads here and gives its golden tokens. Exit code 0 only if all is well."""
+    from device_agent.check import verify
+
+    found = verify(folder, lambda step: click.echo(f"checking {step}", err=True))
+    if as_json:
+        print_json({"ok": not found, "problems": [str(problem) for problem in found]})
+    else:
+        for problem in found:
+            click.echo(f"{click.style('bad', fg='red', bold=True)}  {problem}")
+        if not found:
+            click.echo(f"{click.style('ok', fg='green', bold=True)}  {folder} is whole, loads, and gives its golden tokens")
+    return found[0].exit_code if found else 0
+
+
+@click.command("generate", epilog='\b\nExample:\n  edgekit generate my-model --prompt "Once upon a time" --max-tokens 40')
+@_FOLDER
+@click.option("--prompt", required=True, help='Text to continue; "-" reads standard input.')
+@_MAX_TOKENS
+@_TEMPERATURE
+@_SEED
+@click.option("--raw", is_flag=True, help="Print the text alone: no statistics.")
+@_THREADS
+@_JSON
+def generate_command(
+    folder: Path,
+    prompt: str,
+    max_tokens: int | None,
+    temperature: float,
+    seed: int | None,
+    threads: int | None,
+    *,
+    raw: bool,
+    as_json: bool,
+) -> None:
+    """Continue a text as it is, without a chat template."""
+    from device_agent.engine.records import Generation, Piece, Sampling
+    from device_agent.model import Model
+
+    text = sys.stdin.read() if prompt == "-" else prompt
+    with Model.open(folder, threads=threads) as model:
+        ids = model.text_prompt(text)
+        sampling = Sampling(temperature=temperature, seed=seed)
+        pieces: list[Piece] = []
+        for piece in model.submit(Generation(prompt=ids, sampling=sampling, max_tokens=max_tokens)):
+            pieces.append(piece)
+            if not as_json:
+                click.echo(piece.text, nl=False)
+    last = pieces[-1]
+    assert last.timings is not None
+    if as_json:
+        tokens = [token for piece in pieces for token in piece.tokens]
+        print_json(
+            {
+                "text": "".join(piece.text for piece in pieces),
+                "tokens": tokens,
+                "finish_reason": last.finish,
+                "usage": {
+                    "prompt_tokens": len(ids),
+                    "completion_tokens": len(tokens),
+                    "total_tokens": len(ids) + len(tokens),
+                },
+                "timings": _timings(last.timings),
+            }
+        )
+        return
+    click.echo()
+    if not raw:
+        click.echo(_statistics(last.timings), err=True)
+
+
+@click.command("chat", epilog='\b\nExample:\n  edgekit chat my-model --system "Answer in one sentence."')
+@_FOLDER
+@click.option("--system", help="What the assistant is told first.")
+@_MAX_TOKENS
+@_TEMPERATURE
+@_SEED
+@_THREADS
+def chat_command(
+    folder: Path, system: str | None, max_tokens: int | None, temperature: float, seed: int | None, threads: int | None
+) -> None:
+    """Talk to a model in the terminal. An empty line or Ctrl-D ends; Ctrl-C stops an answer; /new starts over."""
+    from device_agent.engine.records import Sampling
+    from device_agent.model import Model
+
+    first = [Message(role="system", content=system)] if system else []
+    sampling = Sampling(temperature=temperature, seed=seed)
+    with Model.open(folder, threads=threads) as model:
+        click.echo(f"{model.manifest.name} {model.manifest.version}. An empty line ends, /new starts over.", err=True)
+        messages = list(first)
+        while (line := _ask()) is not None:
+            if line == "/new":
+                messages = list(first)
+                continue
+            messages.append(Message(role="user", content=line))
+            answer = _say(model, messages, sampling, max_tokens)
+            messages.append(Message(role="assistant", content=answer))
+
+
+def _ask() -> str | None:
+    """A line from the person, or None when there is nothing more to say."""
+    try:
+        line = input(click.style("> ", fg="cyan", bold=True)) if sys.stdin.isatty() else sys.stdin.readline()
+    except EOFError:
+        return None
+    return line.strip() or None
+
+
+def _say(model: "Model", messages: list[Message], sampling: object, max_tokens: int | None) -> str:
+    from device_agent.engine.records import Generation, Sampling
+
+    assert isinstance(sampling, Sampling)
+    answer = model.submit(
+        Generation(prompt=model.chat_prompt(messages), sampling=sampling, max_tokens=max_tokens)
+    )
+    said = ""
+    while True:
+        try:
+            for piece in answer:
+                said += piece.text
+                click.echo(piece.text, nl=False)
+                if piece.timings is not None:
+                    click.echo(f"\n{click.style(_statistics(piece.timings), dim=True)}", err=True)
+            return said
+        except KeyboardInterrupt:
+            answer.cancel()
+
+
+@click.command("serve", epilog="\b\nExample:\n  edgekit serve my-model --port 8080")
+@_FOLDER
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any free one.")
+@_THREADS
+@_JSON
+def serve_command(folder: Path, host: str, port: int, threads: int | None, *, as_json: bool) -> None:
+    """Serve a bundle: an OpenAI-compatible API at /v1 and a chat page at /. SIGTERM or Ctrl-C ends it."""
+    from device_agent.app import AgentSettings, serve
+
+    def ready(url: str, model: "Model") -> None:
+        if as_json:
+            print_json({"url": url, "model": model.manifest.name, "context": model.context_tokens})
+        else:
+            click.echo(f"{click.style('ready', fg='green', bold=True)}  {model.manifest.name} {model.manifest.version}")
+            click.echo(f"       page     {url}/")
+            click.echo(f"       OpenAI   {url}/v1")
+            click.echo("       Ctrl-C stops")
+        sys.stdout.flush()
+
+    serve(AgentSettings(folder, host, port, threads), ready)
+
+
+@click.command("bench", epilog="\b\nExample:\n  edgekit bench my-model --prompt-tokens 512 --decode-tokens 64")
+@_FOLDER
+@click.option("--prompt-tokens", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option("--decode-tokens", type=click.IntRange(min=2), default=64, show_default=True)
+@click.option("--repetitions", type=click.IntRange(1, 100), default=3, show_default=True, help="Medians are shown.")
+@_THREADS
+@_JSON
+def bench_command(
+    folder: Path, prompt_tokens: int, decode_tokens: int, repetitions: int, threads: int | None, *, as_json: bool
+) -> None:
+    """Measure a bundle here: prompt and decode speed, time to first token, load time, memory."""
+    from device_agent.bench import measure
+
+    with click.progressbar(length=repetitions + 1, label="measuring", file=sys.stderr) as bar:
+        speed = measure(
+            folder,
+            prompt_tokens=prompt_tokens,
+            decode_tokens=decode_tokens,
+            repetitions=repetitions,
+            threads=threads,
+            step=lambda done, _: bar.update(done - bar.pos),
+        )
+    if as_json:
+        print_json(dataclasses.asdict(speed))
+        return
+    rows = {
+        "prompt": f"{speed.prefill_tokens_per_s:,.1f} tokens/s ({speed.prompt_tokens} tokens)",
+        "decode": f"{speed.decode_tokens_per_s:,.1f} tokens/s ({speed.decode_tokens} tokens)",
+        "first token": f"{speed.time_to_first_token_s * 1e3:,.0f} ms",
+        "load": f"{speed.load_s:.2f} s",
+        "memory": f"{speed.rss_bytes / 1e6:,.0f} MB resident",
+        "threads": str(speed.threads),
+    }
+    for key, value in rows.items():
+        click.echo(f"{click.style(f'{key:12}', bold=True)} {value}")
+
+
+def _timings(timings: "Timings") -> dict[str, float]:
+    return {
+        "prompt_tokens_per_s": round(timings.prompt_per_second, 2),
+        "decode_tokens_per_s": round(timings.generated_per_second, 2),
+        "time_to_first_token_s": round(timings.prompt_s, 4),
+    }
+
+
+def _statistics(timings: "Timings") -> str:
+    return (
+        f"[{timings.prompt_tokens} prompt tokens at {timings.prompt_per_second:,.0f}/s, "
+        f"{timings.generated_tokens} tokens at {timings.generated_per_second:,.1f}/s]"
+    )

@@ -1,0 +1,46 @@
+"""Every failure as OpenAI's error object with the right status line.
+
+The SDK retries 408, 409, 429 and 5xx twice: a user's mistake must never be one of those, or one too-long prompt
+costs three attempts.
+"""
+
+import logging
+
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+
+from device_agent.http import replies
+from device_agent.http.openai import as_json
+from device_agent.http.settings import HttpSettings
+from edgekit.errors import EdgekitError, Overloaded, RequestTooLarge, RouteError, ServerError
+
+_log = logging.getLogger(__name__)
+
+
+def install(app: Flask, settings: HttpSettings) -> None:
+    """Give `app` its error handlers."""
+
+    def known(problem: EdgekitError) -> Response:
+        if problem.http_status >= 500:
+            _log.warning("a request could not be served: %s", problem)
+        response = as_json(replies.error(problem), problem.http_status)
+        if problem.http_status == 503:
+            response.headers["Retry-After"] = str(problem.retry_after_s if isinstance(problem, Overloaded) else 1)
+        return response
+
+    def routing(problem: HTTPException) -> Response:
+        """What Flask itself refuses: 404, 405, 413 and malformed requests."""
+        status = problem.code or 500
+        if status == 413:
+            return known(RequestTooLarge(settings.body_limit_bytes))
+        response = known(RouteError(problem.description or problem.name, http_status=status))
+        response.headers.extend((name, value) for name, value in problem.get_headers() if name == "Allow")
+        return response
+
+    def unexpected(problem: Exception) -> Response:
+        _log.error("bug: a request failed", exc_info=problem)
+        return as_json(replies.error(ServerError("an internal error, described in its log.")), 500)
+
+    app.register_error_handler(EdgekitError, known)
+    app.register_error_handler(HTTPException, routing)
+    app.register_error_handler(Exception, unexpected)

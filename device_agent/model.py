@@ -1,0 +1,173 @@
+"""A bundle opened in this process: two lines of Python, no server.
+
+    from device_agent import Model
+
+    with Model.open("my-model") as model:
+        for piece in model.chat([{"role": "user", "content": "What is the capital of France?"}]):
+            print(piece, end="", flush=True)
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import msgspec
+import tokenizers
+
+from device_agent.engine.prompt import PromptEncoder
+from device_agent.engine.records import Generation, Sampling
+from device_agent.engine.scheduler import QueuedAnswer, Scheduler
+from device_agent.engine.session import OnnxDecoder, open_decoder
+from edgekit import contract
+from edgekit.bundle import Bundle, changed_files, open_bundle
+from edgekit.chat import MAX_TEMPLATE_CHARS, ChatTemplate, Message
+from edgekit.errors import CorruptBundle, InvalidRequest
+from edgekit.hardware import usable_cores
+from edgekit.manifest import Manifest
+
+_MAX_TOKENIZER_BYTES = 256 << 20
+Turn = Message | Mapping[str, str]
+
+
+class Model:
+    """A loaded model. Generation runs on a thread of its own, one request after the other; any thread may call."""
+
+    def __init__(self, bundle: Bundle, decoder: OnnxDecoder, tokenizer: tokenizers.Tokenizer, *, queue_limit: int) -> None:
+        self.bundle = bundle
+        self.loaded_at = int(time.time())
+        self._decoder = decoder
+        tokens = bundle.manifest.tokens
+        self._encoder = PromptEncoder(tokenizer, _template(bundle, tokenizer), bos=tokens.bos)
+        self._scheduler = Scheduler(
+            decoder, tokenizer, tokens.eos, vocab=bundle.manifest.arch.vocab, queue_limit=queue_limit
+        )
+        self._scheduler.start()
+
+    @classmethod
+    def open(cls, folder: str | Path, *, threads: int | None = None, queue_limit: int = 16) -> Self:
+        """Check every file's hash and load the model on `threads` threads (default: the physical cores).
+
+        Raises NotABundle, UnsupportedFormat, CorruptBundle or UnsafePath.
+        """
+        bundle = open_bundle(Path(folder))
+        with ThreadPoolExecutor(1) as beside:  # hashing and loading both take a core, and neither needs the other
+            changed = beside.submit(changed_files, bundle)
+            tokenizer = _tokenizer(bundle)
+            decoder = open_decoder(bundle, threads=threads or usable_cores())
+            if names := changed.result():
+                raise CorruptBundle(str(bundle.folder), f"{', '.join(names)}: not the SHA-256 that was recorded")
+        return cls(bundle, decoder, tokenizer, queue_limit=queue_limit)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What `bundle.json` says."""
+        return self.bundle.manifest
+
+    @property
+    def context_tokens(self) -> int:
+        """Prompt and answer together may be this long."""
+        return self.manifest.arch.context
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the KV cache now."""
+        return self._decoder.cache_bytes
+
+    def chat_prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Ids of the rendered chat. Raises TemplateError."""
+        return self._encoder.chat(messages)
+
+    def text_prompt(self, text: str) -> tuple[int, ...]:
+        """Ids of plain text; special tokens in it are read as text."""
+        return self._encoder.text(text)
+
+    def submit(self, generation: Generation) -> QueuedAnswer:
+        """Queue a request. Raises ContextOverflow, InvalidRequest, Overloaded or ShuttingDown."""
+        return self._scheduler.submit(generation)
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int | None = None,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+    ) -> Iterator[str]:
+        """Continue `prompt` as it is; yields text as it becomes final. Greedy unless `sampling` says otherwise."""
+        return self._pieces(self.text_prompt(prompt), max_tokens, sampling, stop)
+
+    def chat(
+        self,
+        messages: Sequence[Turn],
+        *,
+        max_tokens: int | None = None,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+    ) -> Iterator[str]:
+        """Answer a conversation; each message has `role` (system, user, assistant) and `content`. Raises TemplateError."""
+        return self._pieces(self.chat_prompt([_message(turn) for turn in messages]), max_tokens, sampling, stop)
+
+    def _pieces(
+        self, prompt: tuple[int, ...], max_tokens: int | None, sampling: Sampling | None, stop: Sequence[str]
+    ) -> Iterator[str]:
+        generation = Generation(
+            prompt=prompt, sampling=sampling or Sampling(temperature=0.0), max_tokens=max_tokens, stop=tuple(stop)
+        )
+        return _texts(self.submit(generation))
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for their turn."""
+        return self._scheduler.depth()
+
+    def close(self, *, finish: bool = False) -> None:
+        """End generation: cancel what runs, or let it `finish`. The model cannot be used afterwards."""
+        self._scheduler.close(finish=finish)
+
+    def __enter__(self) -> Self:
+        """As a context manager it closes itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+
+def _texts(answer: QueuedAnswer) -> Iterator[str]:
+    try:
+        for piece in answer:
+            if piece.text:
+                yield piece.text
+    finally:
+        answer.cancel()  # a caller who stops reading stops the model
+
+
+def _message(turn: Turn) -> Message:
+    if isinstance(turn, Message):
+        return turn
+    try:
+        return msgspec.convert(turn, Message)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"A message needs `role` and `content`: {error}", param="messages") from error
+
+
+def _tokenizer(bundle: Bundle) -> tokenizers.Tokenizer:
+    raw = bundle.read(contract.TOKENIZER_FILE, limit_bytes=_MAX_TOKENIZER_BYTES)
+    try:
+        return tokenizers.Tokenizer.from_buffer(raw)
+    except Exception as error:  # the library raises plain Exception
+        raise CorruptBundle(str(bundle.folder), f"{contract.TOKENIZER_FILE}: {error}") from error
+
+
+def _template(bundle: Bundle, tokenizer: tokenizers.Tokenizer) -> ChatTemplate | None:
+    if not bundle.has(contract.CHAT_TEMPLATE_FILE):
+        return None
+    source = bundle.read(contract.CHAT_TEMPLATE_FILE, limit_bytes=4 * MAX_TEMPLATE_CHARS)
+    tokens = bundle.manifest.tokens
+    bos = "" if tokens.bos is None else tokenizer.id_to_token(tokens.bos) or ""
+    try:
+        return ChatTemplate(source.decode(), bos=bos, eos=tokenizer.id_to_token(tokens.eos[0]) or "")
+    except UnicodeDecodeError as error:
+        raise CorruptBundle(str(bundle.folder), f"{contract.CHAT_TEMPLATE_FILE}: {error}") from error

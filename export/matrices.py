@@ -1,0 +1,107 @@
+"""Where the numpy reference reads its numbers: the checkpoint, or the bytes of a finished bundle."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+
+from edgekit import contract
+from edgekit.arch import ModelArch
+from export.families import Weights
+from export.quantize import codec
+from export.quantize.plan import Plan, PlannedMatrix
+
+Floats = npt.NDArray[np.float32]
+_CHUNK_VALUES = 1 << 24
+
+
+def _by_rows(rows: int, columns: int, piece: Callable[[int, int], Floats], x: Floats) -> Floats:
+    """x times the transpose of a matrix that is only ever seen a block of rows at a time."""
+    out = np.empty((len(x), rows), np.float32)
+    step = max(1, _CHUNK_VALUES // columns)
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        out[:, start:stop] = x @ piece(start, stop).T
+    return out
+
+
+class CheckpointMatrices:
+    """The checkpoint's own float values, fused as the graph fuses them."""
+
+    def __init__(self, arch: ModelArch, plan: Plan, weights: Weights) -> None:
+        self._arch, self._plan, self._weights = arch, plan, weights
+
+    def multiply(self, name: str, x: Floats) -> Floats:
+        """As `reference.Matrices`."""
+        return np.concatenate([self._part(part, x) for part in self._plan[name].parts], axis=1)
+
+    def _part(self, part: str, x: Floats) -> Floats:
+        rows, columns = self._weights.shape(part)
+        out = _by_rows(rows, columns, lambda start, stop: self._weights.rows(part, start, stop), x)
+        bias = part.removesuffix("weight") + "bias"
+        return out + self._weights.tensor(bias) if self._weights.has(bias) else out
+
+    def lookup(self, ids: Sequence[int]) -> Floats:
+        """As `reference.Matrices`."""
+        return np.concatenate([self._weights.rows("embed.weight", token, token + 1) for token in ids])
+
+    def vector(self, name: str) -> Floats:
+        """As `reference.Matrices`."""
+        return self._weights.tensor(name)
+
+
+class BundleMatrices:
+    """What a bundle's bytes mean, read back from disk by the operators' own rules."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self._plan = plan
+        self._data = folder / contract.DATA_FILE
+        graph = onnx.load(str(folder / contract.MODEL_FILE), load_external_data=False).graph
+        self._tensors = {tensor.name: tensor for tensor in graph.initializer if tensor.external_data}
+
+    def multiply(self, name: str, x: Floats) -> Floats:
+        """As `reference.Matrices`."""
+        planned = self._plan[name]
+        spec, columns = planned.spec, planned.columns
+        if spec.affine:
+            means = codec.as_blocks(x, spec.block_size).mean(-1)
+            x, columns = np.concatenate([x, means], axis=1), spec.columns_stored(columns)
+        out = _by_rows(planned.rows, columns, lambda start, stop: self._rows(planned, start, stop), x)
+        return out + self._read(f"{name}.bias") if f"{name}.bias" in self._tensors else out
+
+    def lookup(self, ids: Sequence[int]) -> Floats:
+        """As `reference.Matrices`."""
+        return np.concatenate([self._rows(self._plan["embed"], token, token + 1) for token in ids])
+
+    def vector(self, name: str) -> Floats:
+        """As `reference.Matrices`."""
+        return self._read(name)
+
+    def _rows(self, planned: PlannedMatrix, start: int, stop: int) -> Floats:
+        name, spec = planned.name, planned.spec
+        if spec.bits == 32:
+            return self._read(f"{name}.weight", start, stop)
+        matrix = codec.QuantisedMatrix(
+            spec,
+            planned.columns,
+            self._read(f"{name}.weight", start, stop),
+            self._read(f"{name}.scales", start, stop),
+            self._read(f"{name}.zero_points", start, stop) if spec.affine else None,
+        )
+        return codec.stored_values(matrix)
+
+    def _read(self, name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[np.generic]:  # type: ignore[type-var]
+        tensor: TensorProto = self._tensors[name]
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        shape = tuple(tensor.dims)
+        stop = shape[0] if stop is None else stop
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        row = int(np.prod(shape[1:], dtype=np.int64))
+        with self._data.open("rb") as stream:
+            stream.seek(int(place["offset"]) + start * row * dtype.itemsize)
+            flat = np.fromfile(stream, dtype, (stop - start) * row)
+        return flat.reshape(stop - start, *shape[1:])
+

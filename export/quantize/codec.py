@@ -1,0 +1,137 @@
+"""The stored layout of a quantised matrix, in numpy, both ways.
+
+Follows the operator specifications of onnxruntime, com.microsoft version 1:
+`MatMulNBits` reads B as uint8 [rows, blocks, block_size * bits / 8], scales as float32
+[rows, blocks] and zero points as uint8 [rows, ceil(blocks * bits / 8)], low nibble first; an absent
+zero point means 2^(bits-1). `GatherBlockQuantized` reads the same bytes as [rows, columns * bits / 8].
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.quant import QuantSpec
+
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int8]
+Packed = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class QuantisedMatrix:
+    """A matrix [rows, columns] as stored. `zero_points` is None for symmetric blocks."""
+
+    spec: QuantSpec
+    columns: int
+    packed: Packed
+    scales: Floats
+    zero_points: Packed | None = None
+
+    @property
+    def rows(self) -> int:
+        """Outputs of the matrix."""
+        return int(self.packed.shape[0])
+
+
+def pack(values: Packed, bits: int) -> Packed:
+    """uint8 values along the last axis to bytes: themselves for 8 bits, two to a byte for 4, low nibble first."""
+    if bits == 8:
+        return values
+    if values.shape[-1] % 2:
+        values = np.concatenate([values, np.zeros_like(values[..., :1])], axis=-1)
+    return values[..., 0::2] | (values[..., 1::2] << 4)
+
+
+def unpack(packed: Packed, bits: int, count: int) -> Packed:
+    """The inverse of `pack` for `count` values."""
+    if bits == 8:
+        return packed[..., :count]
+    values = np.empty((*packed.shape[:-1], packed.shape[-1] * 2), np.uint8)
+    values[..., 0::2] = packed & 15
+    values[..., 1::2] = packed >> 4
+    return values[..., :count]
+
+
+def store_symmetric(codes: Codes, scales: Floats, spec: QuantSpec) -> QuantisedMatrix:
+    """Store signed codes [rows, columns] with one scale per block."""
+    return QuantisedMatrix(spec, codes.shape[1], _pack_blocks(codes, spec), scales)
+
+
+def store_affine(codes: Codes, scales: Floats, constants: Floats, spec: QuantSpec) -> QuantisedMatrix:
+    """Store value = scale * code + constant, codes signed [rows, columns], the others [rows, blocks].
+
+    The constant is split into a zero point and a rest; the rests become one further column per block, scaled by
+    the block size because those columns multiply block means, and quantised as any other column.
+    """
+    low, high = -(1 << (spec.bits - 1)), (1 << (spec.bits - 1)) - 1
+    safe = np.where(scales == 0, np.float32(1), scales)
+    zeros = np.clip(np.rint(-constants / safe), low, high)
+    rest = (constants + zeros * scales) * np.float32(spec.block_size)
+    rest_codes, rest_scales = round_blocks(rest, spec.bits, spec.block_size)
+    # A block whose codes stop before the row's end is shared with the first rests only if columns are not whole blocks.
+    all_codes = np.concatenate([codes, rest_codes[:, : rest.shape[1]]], axis=1)
+    all_scales = np.concatenate([scales, rest_scales], axis=1)
+    all_zeros = np.concatenate([zeros.astype(np.int8), np.zeros(rest_scales.shape, np.int8)], axis=1)
+    middle = 1 << (spec.bits - 1)
+    zero_points = pack((all_zeros.astype(np.int16) + middle).astype(np.uint8), spec.bits)
+    return QuantisedMatrix(spec, codes.shape[1], _pack_blocks(all_codes, spec), all_scales, zero_points)
+
+
+def _pack_blocks(codes: Codes, spec: QuantSpec) -> Packed:
+    rows, columns = codes.shape
+    blocks = -(-columns // spec.block_size)
+    middle = 1 << (spec.bits - 1)
+    values = np.full((rows, blocks * spec.block_size), middle, np.uint8)
+    values[:, :columns] = (codes.astype(np.int16) + middle).astype(np.uint8)
+    return pack(values.reshape(rows, blocks, spec.block_size), spec.bits)
+
+
+def round_blocks(values: Floats, bits: int, block_size: int) -> tuple[Codes, Floats]:
+    """Nearest signed codes and scales of each block; the largest value of a block lands on the lowest code.
+
+    values [rows, columns] -> codes [rows, blocks * block_size], scales [rows, blocks]. Two's complement has one
+    more negative code than positive, so the scale takes the sign that puts the extreme there.
+    """
+    blocks = as_blocks(values, block_size)
+    extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)[..., 0]
+    scales = (-extreme / (1 << (bits - 1))).astype(np.float32)
+    return encode(blocks, scales, bits), scales
+
+
+def as_blocks(values: Floats, block_size: int) -> Floats:
+    """[rows, columns] -> [rows, blocks, block_size], padded with zeros."""
+    rows, columns = values.shape
+    padding = -columns % block_size
+    if padding:
+        values = np.concatenate([values, np.zeros((rows, padding), np.float32)], axis=1)
+    return values.reshape(rows, -1, block_size)
+
+
+def encode(blocks: Floats, scales: Floats, bits: int) -> Codes:
+    """Nearest codes of [rows, blocks, block_size] for given scales, flattened to [rows, blocks * block_size]."""
+    inverse = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales != 0)
+    codes = np.rint(blocks * inverse[..., None])
+    np.clip(codes, -(1 << (bits - 1)), (1 << (bits - 1)) - 1, out=codes)
+    return codes.astype(np.int8).reshape(blocks.shape[0], -1)
+
+
+def stored_values(matrix: QuantisedMatrix) -> Floats:
+    """What the operator multiplies: [rows, columns_stored], the block means' columns of affine matrices last."""
+    spec = matrix.spec
+    blocks = spec.blocks(matrix.columns)
+    values = unpack(matrix.packed, spec.bits, spec.block_size).astype(np.float32)
+    zeros: Floats = np.full((matrix.rows, blocks), 1 << (spec.bits - 1), np.float32)
+    if matrix.zero_points is not None:
+        zeros = unpack(matrix.zero_points, spec.bits, blocks).astype(np.float32)
+    stored = ((values - zeros[..., None]) * matrix.scales[..., None]).reshape(matrix.rows, -1)
+    return stored[:, : spec.columns_stored(matrix.columns)]
+
+
+def dequantise(matrix: QuantisedMatrix) -> Floats:
+    """The weights [rows, columns] that the stored bytes mean, constants of affine blocks included."""
+    stored, columns = stored_values(matrix), matrix.columns
+    if not matrix.spec.affine:
+        return stored
+    constants = stored[:, columns:] / np.float32(matrix.spec.block_size)
+    return stored[:, :columns] + np.repeat(constants, matrix.spec.block_size, axis=1)[:, :columns]

@@ -1,0 +1,141 @@
+"""Running a finished graph without ever holding all of it: one run of layers after the other.
+
+The graph is cut at residual streams into segments of bounded weight; each is a graph of its own over
+the same data file. A small model is one segment and its session stays open; a large one is opened
+segment by segment, so that checking a bundle takes no more memory than making it.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx.utils import Extractor
+
+from edgekit import contract
+from edgekit.arch import ModelArch
+from edgekit.hardware import usable_cores
+
+Floats = npt.NDArray[np.float32]
+SEGMENT_BYTES = 480 << 20
+"""onnxruntime holds a mapped and a packed copy while it opens a graph: at most twice this at a time."""
+
+_FLOAT_ACTIVATIONS = 1
+"""MatMulNBits accuracy_level: compute in float32."""
+
+_SHARED_INPUTS = (contract.INPUT_IDS, contract.ATTENTION_MASK)
+
+
+class Segments:
+    """The decoder in `folder`, run on one sequence with a cache. Use as a context manager.
+
+    `exact` keeps activations in float instead of rounding them to INT8, so that the same bytes can be held
+    against a float reference closely.
+    """
+
+    def __init__(self, folder: Path, arch: ModelArch, layer_bytes: int, *, exact: bool) -> None:
+        self._arch = arch
+        self._exact = exact
+        self._folder = folder
+        per_segment = max(1, SEGMENT_BYTES // max(1, layer_bytes))
+        starts = list(range(0, arch.layers, per_segment))
+        self._spans = list(zip(starts, [*starts[1:], arch.layers], strict=True))
+        self._files: list[Path] = []
+        self._kept: onnxruntime.InferenceSession | None = None
+
+    def __enter__(self) -> "Segments":
+        """Write the segments' graphs beside the data file."""
+        model = onnx.load(str(self._folder / contract.MODEL_FILE), load_external_data=False)
+        model = onnx.shape_inference.infer_shapes(model)
+        _declare_streams(model, self._arch)
+        if self._exact:
+            _keep_activations(model)
+        extractor = Extractor(model)
+        for start, stop in self._spans:
+            part = extractor.extract_model(self._inputs(start, stop), self._outputs(start, stop))
+            file = self._folder / f".segment-{start}.onnx"
+            onnx.save(part, str(file))
+            self._files.append(file)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove them."""
+        self._kept = None
+        for file in self._files:
+            file.unlink(missing_ok=True)
+
+    def run(self, ids: Sequence[int], past: list[Floats]) -> tuple[Floats, list[Floats]]:
+        """Append `ids` to the sequence whose cache is `past`: logits [tokens, vocab] and the new cache."""
+        total = past[0].shape[2] + len(ids)
+        feed: dict[str, npt.NDArray[np.generic]] = {
+            contract.INPUT_IDS: np.asarray([ids], np.int64),
+            contract.ATTENTION_MASK: np.ones((1, total), np.int64),
+        }
+        present: list[Floats] = []
+        for (start, stop), file in zip(self._spans, self._files, strict=True):
+            with self._session(file) as session:
+                cached = _cache_names(start, stop, contract.past_name)
+                given = feed | dict(zip(cached, past[2 * start : 2 * stop], strict=True))
+                names = [entry.name for entry in session.get_inputs()]
+                outputs = self._outputs(start, stop)
+                results = session.run(outputs, {name: given[name] for name in names})
+            boundary = len(outputs) - 2 * (stop - start)
+            feed |= dict(zip(outputs[:boundary], results[:boundary], strict=True))
+            present += results[boundary:]
+        return feed[contract.LOGITS][0].astype(np.float32), present
+
+    def empty(self) -> list[Floats]:
+        """The cache of a sequence with no tokens."""
+        shape = (1, self._arch.kv_heads, 0, self._arch.head_dim)
+        return [np.zeros(shape, np.float32) for _ in range(2 * self._arch.layers)]
+
+    @contextlib.contextmanager
+    def _session(self, file: Path) -> Iterator[onnxruntime.InferenceSession]:
+        if self._kept is not None:
+            yield self._kept
+            return
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = usable_cores()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        if len(self._spans) == 1:
+            self._kept = session
+        yield session
+
+    def _inputs(self, start: int, stop: int) -> list[str]:
+        names = [*_SHARED_INPUTS, *_cache_names(start, stop, contract.past_name)]
+        return names if start == 0 else [*names, *_stream(start)]
+
+    def _outputs(self, start: int, stop: int) -> list[str]:
+        boundary = [contract.LOGITS] if stop == self._arch.layers else list(_stream(stop))
+        return [*boundary, *_cache_names(start, stop, contract.present_name)]
+
+
+def _stream(layer: int) -> tuple[str, str]:
+    """What flows into a layer: the normalised input and the residual stream (names of `graph.decoder`)."""
+    return f"layers.{layer}.attention_normed", f"layers.{layer}.attention_normed.residual"
+
+
+def _cache_names(start: int, stop: int, name: contract.CacheName) -> list[str]:
+    return [name(i, half) for i in range(start, stop) for half in contract.HALVES]
+
+
+def _declare_streams(model: onnx.ModelProto, arch: ModelArch) -> None:
+    """The extractor cuts only at values of known type; shape inference does not know onnxruntime's operators."""
+    known = {value.name for value in model.graph.value_info}
+    for layer in range(1, arch.layers):
+        for name in _stream(layer):
+            if name not in known:
+                shape = ("batch", "sequence", arch.hidden)
+                info = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+                model.graph.value_info.append(info)
+
+
+def _keep_activations(model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "MatMulNBits" and attribute.name == "accuracy_level":
+                attribute.i = _FLOAT_ACTIVATIONS

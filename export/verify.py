@@ -1,0 +1,130 @@
+"""Proof that a finished folder computes what the checkpoint says, before it becomes a bundle.
+
+1. Opened in onnxruntime with activations kept in float, its logits equal those of the numpy reference over
+   the bytes on disk: a wrong graph, a wrong layout or a damaged file cannot pass.
+2. As devices run it (activations rounded to INT8), its logits stay near: what is lost is measured against
+   the checkpoint's own values. That is the quality that the manifest records.
+3. Greedy continuations are recorded: any device can repeat them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.arch import ModelArch
+from edgekit.errors import VerificationFailed
+from edgekit.manifest import Golden
+from export import reference
+from export.families import Weights
+from export.matrices import BundleMatrices, CheckpointMatrices
+from export.quantize.plan import Plan
+from export.segments import Segments
+
+Floats = npt.NDArray[np.float32]
+
+MAX_ERROR = 1e-3
+"""Largest difference of a logit from the reference, relative to the largest logit, with float activations."""
+
+MAX_KL_OF_ACTIVATIONS = 0.1
+"""Rounded activations cannot be held to a small tolerance logit by logit: a value in the middle between two codes
+falls on either side by the order of a sum, and 30 layers amplify it. The distributions must stay near each other."""
+
+GOLDEN_TOKENS = 24
+SURE_MARGIN = 0.01
+"""A greedy token is sure if it leads by this share of the logits' whole range; closer ones may change with the CPU."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What verification measured; `kl` is in nats, `same_top_token` a share of `tokens` positions."""
+
+    error: float
+    kl: float
+    same_top_token: float
+    tokens: int
+    golden: tuple[Golden, ...]
+
+    def quality(self) -> dict[str, float]:
+        """As the manifest records it."""
+        return {
+            "verification_error": round(self.error, 7),
+            "kl": round(self.kl, 6),
+            "same_top_token": round(self.same_top_token, 4),
+            "tokens": self.tokens,
+        }
+
+
+def against_reference(
+    folder: Path,
+    arch: ModelArch,
+    plan: Plan,
+    weights: Weights,
+    *,
+    probe: Sequence[int],
+    prompts: Sequence[Sequence[int]],
+    eos: Sequence[int],
+    step: Callable[[str], None],
+) -> Report:
+    """Check `folder`; `probe` are ids of ordinary text, `prompts` what golden tokens follow.
+
+    `step` is told what is being done. Raises VerificationFailed.
+    """
+    layer_bytes = sum(matrix.bytes for name, matrix in plan.items() if name.startswith("layers.0."))
+    expected = reference.logits(arch, BundleMatrices(folder, plan), probe)
+    step("comparing with a numpy reference")
+    with Segments(folder, arch, layer_bytes, exact=True) as segments:
+        error = _check_exact(segments.run(probe, segments.empty())[0], expected)
+    step("measuring quality")
+    source = reference.logits(arch, CheckpointMatrices(arch, plan, weights), probe)
+    with Segments(folder, arch, layer_bytes, exact=False) as segments:
+        found, _ = segments.run(probe, segments.empty())
+        _check_near(found, expected)
+        kl, same = divergence(source, found)
+        step("recording golden tokens")
+        golden = tuple(_golden(segments, prompt, eos) for prompt in prompts)
+    return Report(error, kl, same, len(probe), golden)
+
+
+def _check_exact(found: Floats, expected: Floats) -> float:
+    error = float(np.abs(found - expected).max() / np.abs(expected).max())
+    if not error <= MAX_ERROR:  # NaN is not
+        raise VerificationFailed(f"logits differ from the reference by {error:.2%}, more than {MAX_ERROR:.2%}")
+    return error
+
+
+def _check_near(found: Floats, expected: Floats) -> None:
+    kl, _ = divergence(expected, found)
+    if not kl <= MAX_KL_OF_ACTIVATIONS:
+        raise VerificationFailed(f"rounded activations cost {kl:.3f} nats, more than {MAX_KL_OF_ACTIVATIONS}")
+
+
+def divergence(source: Floats, found: Floats) -> tuple[float, float]:
+    """Mean KL(source || found) in nats, and the share of positions with the same most likely token."""
+    p, q = _log_softmax(source), _log_softmax(found)
+    kl = float((np.exp(p) * (p - q)).sum(-1).mean())
+    return kl, float((p.argmax(-1) == q.argmax(-1)).mean())
+
+
+def _log_softmax(logits: Floats) -> npt.NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return result
+
+
+def _golden(segments: Segments, prompt: Sequence[int], eos: Sequence[int]) -> Golden:
+    ids, past, tokens, sure, certain = list(prompt), segments.empty(), list[int](), 0, True
+    while len(tokens) < GOLDEN_TOKENS:
+        logits, past = segments.run(ids, past)
+        last = logits[-1]
+        token = int(last.argmax())
+        second, first = np.partition(last, -2)[-2:]
+        certain = certain and bool(first - second > SURE_MARGIN * (last.max() - last.min()))
+        sure += certain
+        tokens.append(token)
+        if token in eos:
+            break
+        ids = [token]
+    return Golden(prompt=tuple(prompt), tokens=tuple(tokens), sure=sure)

@@ -1,0 +1,72 @@
+"""All checks run whatever happens, and the last line adds them up."""
+
+import sys
+from pathlib import Path
+
+import checks
+import pytest
+from checks import Check, Result, counts, table
+
+REPORT = (
+    '<testsuites><testsuite tests="{tests}" failures="{failures}" errors="{errors}" skipped="{skipped}"/></testsuites>'
+)
+
+
+@pytest.mark.parametrize(
+    ("tests", "failures", "errors", "skipped", "code", "expected"),
+    [
+        pytest.param(10, 0, 0, 0, 0, (10, 0, 0), id="all pass"),
+        pytest.param(10, 2, 1, 3, 1, (4, 3, 3), id="failures, errors and skips"),
+        pytest.param(10, 0, 0, 0, 2, (10, 1, 0), id="interrupted after passing tests"),
+        pytest.param(0, 0, 0, 0, 5, (0, 1, 0), id="nothing collected"),
+    ],
+)
+def test_counts_come_from_the_report_and_the_exit_code(
+    tests: int, failures: int, errors: int, skipped: int, code: int, expected: tuple[int, int, int]
+) -> None:
+    report = REPORT.format(tests=tests, failures=failures, errors=errors, skipped=skipped)
+    result = counts("tests", 1.0, report, code)
+    assert (result.passed, result.failed, result.skipped) == expected
+
+
+def test_the_last_line_is_the_sum() -> None:
+    results = [Result("style", 0.5, 1, 0), Result("tests", 60.0, 90, 2, 3)]
+    lines = table(results)
+    assert lines[1].split() == ["style", "ok", "1", "0", "0.5"]
+    assert lines[2].split() == ["tests", "FAILED", "90", "2", "60.0"]
+    assert lines[-1] == "91 passed, 2 failed, 3 skipped"
+    assert table(results[:1])[-1] == "1 passed, 0 failed"
+
+
+def python(name: str, program: str, report: Path | None = None) -> Check:
+    return Check(name, (sys.executable, "-c", program), report)
+
+
+def test_a_failed_check_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "REPORTS", tmp_path / "reports")
+    mark = tmp_path / "ran"
+    code = checks.run([python("bad", "raise SystemExit(3)"), python("good", f"open({str(mark)!r}, 'w').close()")])
+    assert code == 1
+    assert mark.exists()
+
+
+def test_checks_that_pass_exit_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checks, "REPORTS", tmp_path)
+    assert checks.run([python("good", "")]) == 0
+    assert capsys.readouterr().out.endswith("\n1 passed, 0 failed\n")
+
+
+def test_the_report_of_an_earlier_run_does_not_speak_for_one_that_died(tmp_path: Path) -> None:
+    report = tmp_path / "tests.xml"
+    report.write_text(REPORT.format(tests=10, failures=0, errors=0, skipped=0), encoding="utf-8")
+    result = checks._run(python("tests", "raise SystemExit(4)", report))
+    assert (result.passed, result.failed) == (0, 1)
+
+
+def test_every_name_is_a_check_and_the_device_has_its_own_python() -> None:
+    chosen = checks.select(checks.NAMES, python=Path("all"), device=Path("device"))
+    assert tuple(check.name for check in chosen) == checks.NAMES
+    assert {check.name for check in chosen if check.command[0] == "device"} == {"device"}
+    assert all(check.report for check in chosen if "pytest" in check.command)
