@@ -2,8 +2,8 @@
 
 import logging
 import signal
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -12,7 +12,6 @@ from device_agent.http.app import create_app
 from device_agent.http.server import Server
 from device_agent.http.settings import HttpSettings
 from device_agent.model import Model
-from edgekit.errors import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -31,30 +30,32 @@ class AgentSettings:
 def serve(settings: AgentSettings, ready: Callable[[str, Model], None]) -> None:
     """Serve until SIGTERM or Ctrl-C; `ready` is told the address once requests are answered.
 
-    Raises BundleError subclasses, AddressInUse or UsageError before anything is served.
+    Runs on the main thread, where signals arrive. Raises BundleError subclasses, AddressInUse or UsageError before
+    anything is served.
     """
-    if settings.threads is not None and settings.threads < 1:
-        raise UsageError(f"--threads {settings.threads}: at least one is needed")
     http = HttpSettings.listening_on(settings.host)
     with Model.open(settings.folder, threads=settings.threads, queue_limit=settings.queue_limit) as model:
         server = Server(create_app(model, http), host=settings.host, port=settings.port, settings=http)
 
-        def stop(number: int, _: FrameType | None) -> None:
-            log.info("signal %s: stopping", signal.Signals(number).name)
-            server.close()
-
-        before = _handle((signal.SIGTERM, signal.SIGINT), stop)
-        try:
-            ready(server.url, model)
-            server.serve()
-        finally:
-            server.close()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with _signals(server.close):
+            try:
+                ready(server.url, model)
+                server.serve()
+            finally:
+                server.close()
 
 
-def _handle(numbers: tuple[signal.Signals, ...], stop: Callable[[int, FrameType | None], None]) -> dict[int, object]:
-    """Install `stop` where Python allows it (the main thread); returns the handlers that were there before."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    return {number: signal.signal(number, stop) for number in numbers}
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM and Ctrl-C call `stop` inside of the block. Main thread only: elsewhere Python allows no handlers."""
+
+    def handle(number: int, _: FrameType | None) -> None:
+        log.info("%s: stopping", signal.Signals(number).name)
+        stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

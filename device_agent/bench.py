@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class Speed:
 class _NoText:
     """Ids are counted, not read: text is not what is measured."""
 
-    def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:  # noqa: ARG002
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         return ""
 
 
@@ -48,7 +48,7 @@ def measure(
     step: Callable[[int, int], None],
 ) -> Speed:
     """Load `folder` and time it. `step` is told (done, of). Raises BundleError or UsageError (does not fit)."""
-    threads = threads or usable_cores()
+    threads = usable_cores() if threads is None else threads
     bundle = open_bundle(folder)
     arch = bundle.manifest.arch
     if prompt_tokens < 1 or decode_tokens < 2 or prompt_tokens + decode_tokens > arch.context:
@@ -84,6 +84,5 @@ def _run(decoder: OnnxDecoder, generation: Generation, vocab: int) -> tuple[floa
     """Seconds to the first token, and from the first to the last."""
     sampler = make_sampler(GREEDY, vocab=vocab)
     pieces = answer(decoder, generation, sampler, tokenizer=_NoText(), eos=frozenset(), cancelled=lambda: False)
-    timings = [piece.timings for piece in pieces][-1]
-    assert timings is not None
+    timings = next(piece.timings for piece in pieces if piece.timings is not None)
     return timings.prompt_s, timings.generate_s

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from device_agent.engine.generate import CHUNK_TOKENS
+from device_agent.engine.generate import Limits, generate
+from device_agent.engine.records import GREEDY
+from device_agent.engine.sampling import make_sampler
 from device_agent.engine.session import OnnxDecoder, open_decoder
 from edgekit.bundle import Bundle, problems, read_manifest
-from edgekit.errors import BundleError, CorruptBundle
+from edgekit.errors import BundleError, CorruptBundle, EdgekitError
 from edgekit.hardware import usable_cores
 from edgekit.manifest import Golden
 
@@ -14,10 +16,13 @@ from edgekit.manifest import Golden
 def verify(folder: Path, step: Callable[[str], None]) -> list[BundleError]:
     """Everything that is wrong with the bundle; an empty list means that it may run. `step` is told what is checked.
 
-    Raises NotABundle, UnsupportedFormat, CorruptBundle or UnsafePath if there is no manifest to check by.
+    What would be of no use after a problem is not looked at: golden tokens of changed files, for instance.
     """
-    bundle = Bundle(folder, read_manifest(folder))
     step("files, hashes and paths")
+    try:
+        bundle = Bundle(folder, read_manifest(folder))
+    except BundleError as error:
+        return [error]
     found = problems(bundle)
     if found:
         return found
@@ -26,23 +31,27 @@ def verify(folder: Path, step: Callable[[str], None]) -> list[BundleError]:
         decoder = open_decoder(bundle, threads=usable_cores())
     except BundleError as error:
         return [error]
+    total = len(bundle.manifest.golden)
     for number, golden in enumerate(bundle.manifest.golden, 1):
-        step(f"golden prompt {number} of {len(bundle.manifest.golden)}")
-        tokens = _continue(decoder, golden)
-        if tokens != golden.tokens[: golden.sure]:
-            text = f"golden prompt {number} gives {list(tokens)}, and should give {list(golden.tokens[: golden.sure])}"
-            return [CorruptBundle(str(folder), text)]
+        step(f"golden prompt {number} of {total}")
+        if problem := _difference(decoder, golden, vocab=bundle.manifest.arch.vocab):
+            return [CorruptBundle(str(folder), f"golden prompt {number} {problem}")]
     return []
 
 
-def _continue(decoder: OnnxDecoder, golden: Golden) -> tuple[int, ...]:
-    """Greedy tokens after the prompt, as many as must be equal everywhere."""
-    decoder.truncate(0)
-    steps = [golden.prompt[at : at + CHUNK_TOKENS] for at in range(0, len(golden.prompt), CHUNK_TOKENS)]
-    tokens: list[int] = []
-    while len(tokens) < golden.sure:
-        for ids in steps:
-            logits = decoder.step(ids)
-        tokens.append(int(logits.argmax()))
-        steps = [(tokens[-1],)]
-    return tuple(tokens)
+def _difference(decoder: OnnxDecoder, golden: Golden, *, vocab: int) -> str:
+    """What the greedy tokens after the prompt should be and are not, as far as they must be equal everywhere."""
+    wanted = golden.tokens[: golden.sure]
+    room = decoder.context_tokens - len(golden.prompt)
+    if not golden.prompt or len(wanted) != golden.sure or golden.sure > room or max(golden.prompt) >= vocab:
+        return "is not one that this model could be given"
+    if not wanted:
+        return ""
+    limits = Limits(eos=frozenset(), max_tokens=len(wanted))
+    sampler = make_sampler(GREEDY, vocab=vocab)
+    try:
+        tokens = list(generate(decoder, golden.prompt, sampler, limits=limits, cancelled=lambda: False))
+    except EdgekitError as error:
+        return f"fails: {error}"
+    given = tuple(token.id for token in tokens)
+    return "" if given == wanted else f"gives {list(given)}, and should give {list(wanted)}"

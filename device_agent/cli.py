@@ -9,15 +9,19 @@ import click
 
 from edgekit.chat import Message
 from edgekit.cli import print_json
+from edgekit.errors import RequestError, UsageError
 
 if TYPE_CHECKING:
-    from device_agent.engine.records import Timings
+    from device_agent.engine.records import Generation, Timings
     from device_agent.model import Model
 
 _FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _THREADS = click.option("--threads", type=click.IntRange(min=1), help="Default: the physical cores.")
 _MAX_TOKENS = click.option("--max-tokens", type=click.IntRange(min=1), help="Default: up to the context's end.")
+_MAX_ANSWER_TOKENS = click.option(  # a small model that repeats itself would go on to the context's end
+    "--max-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="The longest answer."
+)
 _TEMPERATURE = click.option(
     "--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True, help="0 is greedy."
 )
@@ -38,43 +42,47 @@ def inspect_command(folder: Path, *, as_json: bool) -> None:
     arch, needs = manifest.arch, manifest.requires
     specs = sorted(set(manifest.quant.weights.values()))
     at_2k = needs.weight_bytes + 2048 * needs.kv_bytes_per_token
-    rows = {
-        "model": f"{manifest.name} {manifest.version}",
-        "architecture": f"{arch.model_type}, {arch.layers} layers, width {arch.hidden}, {arch.parameters / 1e6:,.1f} M weights",
-        "context": f"{arch.context:,} tokens",
-        "weights": f"{manifest.quant.precision} ({', '.join(specs)})",
-        "size": f"{manifest.file_bytes / 1e6:,.1f} MB on disk, about {at_2k / 1e6:,.0f} MB of memory at 2,048 tokens",
-        "source": f"{manifest.source.kind} {manifest.source.file}",
-        "licence": manifest.source.licence or "not stated",
-        "quality": ", ".join(f"{key} {value:g}" for key, value in manifest.quality.items()),
-        "golden": f"{len(manifest.golden)} prompts, {sum(golden.sure for golden in manifest.golden)} sure tokens",
-        "needs": f"onnxruntime {needs.onnxruntime} or newer",
-    }
-    for key, value in rows.items():
-        click.echo(f"{click.style(f'{key:13}', bold=True)} {value}")
-    click.echo(click.style('files        ', bold=True) + ' ', nl=False)
-    click.echo(f"\n{'':13} ".join(f"{entry.size:>13,}  {entry.path}" for entry in manifest.files))
+    millions = arch.parameters / 1e6
+    files = [f"{entry.size:>13,}  {entry.path}" for entry in manifest.files]
+    _print_table(
+        {
+            "model": f"{manifest.name} {manifest.version}",
+            "architecture": f"{arch.model_type}, {arch.layers} layers, width {arch.hidden}, {millions:,.1f} M weights",
+            "context": f"{arch.context:,} tokens",
+            "weights": f"{manifest.quant.precision} ({', '.join(specs)})",
+            "size": f"{manifest.file_bytes / 1e6:,.1f} MB on disk, about {at_2k / 1e6:,.0f} MB in use at 2,048 tokens",
+            "source": f"{manifest.source.kind} {manifest.source.file}",
+            "licence": manifest.source.licence or "not stated",
+            "quality": ", ".join(f"{key} {value:g}" for key, value in manifest.quality.items()) or "not measured",
+            "golden": f"{len(manifest.golden)} prompts, {sum(golden.sure for golden in manifest.golden)} sure tokens",
+            "needs": f"onnxruntime {needs.onnxruntime} or newer",
+            "files": f"\n{'':14}".join(files),
+        }
+    )
 
 
 @click.command("verify", epilog="\b\nExample:\n  edgekit verify my-model && echo safe to ship")
 @_FOLDER
 @_JSON
 def verify_command(folder: Path, *, as_json: bool) -> int:
-    """Check a bundle: hashes, paths, that it loads here and gives its golden tokens. Exit code 0 only if all is well."""
+    """Check a bundle: hashes, paths, that it loads here and gives its golden tokens. Exit code 0 only if so."""
     from device_agent.check import verify
 
     found = verify(folder, lambda step: click.echo(f"checking {step}", err=True))
     if as_json:
         print_json({"ok": not found, "problems": [str(problem) for problem in found]})
-    else:
+    elif found:
         for problem in found:
             click.echo(f"{click.style('bad', fg='red', bold=True)}  {problem}")
-        if not found:
-            click.echo(f"{click.style('ok', fg='green', bold=True)}  {folder} is whole, loads, and gives its golden tokens")
+        click.echo(f"{click.style('hint:', fg='yellow')}  {found[0].hint}", err=True)
+    else:
+        click.echo(f"{click.style('ok', fg='green', bold=True)}  {folder} is whole, loads, and gives its golden tokens")
     return found[0].exit_code if found else 0
 
 
-@click.command("generate", epilog='\b\nExample:\n  edgekit generate my-model --prompt "Once upon a time" --max-tokens 40')
+@click.command(
+    "generate", epilog='\b\nExample:\n  edgekit generate my-model --prompt "Once upon a time" --max-tokens 40'
+)
 @_FOLDER
 @click.option("--prompt", required=True, help='Text to continue; "-" reads standard input.')
 @_MAX_TOKENS
@@ -98,7 +106,7 @@ def generate_command(
     from device_agent.engine.records import Generation, Piece, Sampling
     from device_agent.model import Model
 
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = _standard_input() if prompt == "-" else prompt
     with Model.open(folder, threads=threads) as model:
         ids = model.text_prompt(text)
         sampling = Sampling(temperature=temperature, seed=seed)
@@ -107,41 +115,47 @@ def generate_command(
             pieces.append(piece)
             if not as_json:
                 click.echo(piece.text, nl=False)
-    last = pieces[-1]
-    assert last.timings is not None
+    timings = next(piece.timings for piece in pieces if piece.timings is not None)
     if as_json:
         tokens = [token for piece in pieces for token in piece.tokens]
         print_json(
             {
                 "text": "".join(piece.text for piece in pieces),
                 "tokens": tokens,
-                "finish_reason": last.finish,
+                "finish_reason": pieces[-1].finish,
                 "usage": {
                     "prompt_tokens": len(ids),
                     "completion_tokens": len(tokens),
                     "total_tokens": len(ids) + len(tokens),
                 },
-                "timings": _timings(last.timings),
+                "timings": _timings(timings),
             }
         )
         return
     click.echo()
     if not raw:
-        click.echo(_statistics(last.timings), err=True)
+        click.echo(_statistics(timings), err=True)
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input is not UTF-8 text: {error.reason} at byte {error.start}.") from error
 
 
 @click.command("chat", epilog='\b\nExample:\n  edgekit chat my-model --system "Answer in one sentence."')
 @_FOLDER
 @click.option("--system", help="What the assistant is told first.")
-@_MAX_TOKENS
+@_MAX_ANSWER_TOKENS
 @_TEMPERATURE
 @_SEED
 @_THREADS
 def chat_command(
-    folder: Path, system: str | None, max_tokens: int | None, temperature: float, seed: int | None, threads: int | None
+    folder: Path, system: str | None, max_tokens: int, temperature: float, seed: int | None, threads: int | None
 ) -> None:
     """Talk to a model in the terminal. An empty line or Ctrl-D ends; Ctrl-C stops an answer; /new starts over."""
-    from device_agent.engine.records import Sampling
+    from device_agent.engine.records import Generation, Sampling
     from device_agent.model import Model
 
     first = [Message(role="system", content=system)] if system else []
@@ -153,9 +167,16 @@ def chat_command(
             if line == "/new":
                 messages = list(first)
                 continue
-            messages.append(Message(role="user", content=line))
-            answer = _say(model, messages, sampling, max_tokens)
-            messages.append(Message(role="assistant", content=answer))
+            asked = [*messages, Message(role="user", content=line)]
+            try:
+                prompt = model.chat_prompt(asked)
+                answer = _say(model, Generation(prompt=prompt, sampling=sampling, max_tokens=max_tokens))
+            except RequestError as error:
+                if not sys.stdin.isatty():
+                    raise
+                click.echo(f"{click.style('error:', fg='red', bold=True)} {error} Say /new to start over.", err=True)
+                continue
+            messages = [*asked, Message(role="assistant", content=answer)]
 
 
 def _ask() -> str | None:
@@ -167,24 +188,23 @@ def _ask() -> str | None:
     return line.strip() or None
 
 
-def _say(model: "Model", messages: list[Message], sampling: object, max_tokens: int | None) -> str:
-    from device_agent.engine.records import Generation, Sampling
-
-    assert isinstance(sampling, Sampling)
-    answer = model.submit(
-        Generation(prompt=model.chat_prompt(messages), sampling=sampling, max_tokens=max_tokens)
-    )
+def _say(model: "Model", generation: "Generation") -> str:
+    """Print an answer as it comes, and return it; Ctrl-C ends it early, and what was said stands."""
+    answer = model.submit(generation)
     said = ""
-    while True:
+    ended = False
+    while not ended:
         try:
             for piece in answer:
                 said += piece.text
                 click.echo(piece.text, nl=False)
                 if piece.timings is not None:
-                    click.echo(f"\n{click.style(_statistics(piece.timings), dim=True)}", err=True)
-            return said
+                    click.echo()
+                    click.echo(click.style(_statistics(piece.timings), dim=True), err=True)
+            ended = True
         except KeyboardInterrupt:
-            answer.cancel()
+            answer.cancel()  # its last piece is on the way
+    return said
 
 
 @click.command("serve", epilog="\b\nExample:\n  edgekit serve my-model --port 8080")
@@ -235,16 +255,21 @@ def bench_command(
     if as_json:
         print_json(dataclasses.asdict(speed))
         return
-    rows = {
-        "prompt": f"{speed.prefill_tokens_per_s:,.1f} tokens/s ({speed.prompt_tokens} tokens)",
-        "decode": f"{speed.decode_tokens_per_s:,.1f} tokens/s ({speed.decode_tokens} tokens)",
-        "first token": f"{speed.time_to_first_token_s * 1e3:,.0f} ms",
-        "load": f"{speed.load_s:.2f} s",
-        "memory": f"{speed.rss_bytes / 1e6:,.0f} MB resident",
-        "threads": str(speed.threads),
-    }
+    _print_table(
+        {
+            "prompt": f"{speed.prefill_tokens_per_s:,.1f} tokens/s ({speed.prompt_tokens} tokens)",
+            "decode": f"{speed.decode_tokens_per_s:,.1f} tokens/s ({speed.decode_tokens} tokens)",
+            "first token": f"{speed.time_to_first_token_s * 1e3:,.0f} ms",
+            "load": f"{speed.load_s:.2f} s",
+            "memory": f"{speed.rss_bytes / 1e6:,.0f} MB resident",
+            "threads": str(speed.threads),
+        }
+    )
+
+
+def _print_table(rows: dict[str, str]) -> None:
     for key, value in rows.items():
-        click.echo(f"{click.style(f'{key:12}', bold=True)} {value}")
+        click.echo(f"{click.style(f'{key:13}', bold=True)} {value}")
 
 
 def _timings(timings: "Timings") -> dict[str, float]:

@@ -1,10 +1,12 @@
 """A bundle opened in this process: two lines of Python, no server.
 
-    from device_agent import Model
+```python
+from device_agent import Model
 
-    with Model.open("my-model") as model:
-        for piece in model.chat([{"role": "user", "content": "What is the capital of France?"}]):
-            print(piece, end="", flush=True)
+with Model.open("my-model") as model:
+    for piece in model.chat([{"role": "user", "content": "What is the capital of France?"}]):
+        print(piece, end="", flush=True)
+```
 """
 
 import time
@@ -17,7 +19,7 @@ import msgspec
 import tokenizers
 
 from device_agent.engine.prompt import PromptEncoder
-from device_agent.engine.records import Generation, Sampling
+from device_agent.engine.records import GREEDY, Generation, Sampling
 from device_agent.engine.scheduler import QueuedAnswer, Scheduler
 from device_agent.engine.session import OnnxDecoder, open_decoder
 from edgekit import contract
@@ -34,10 +36,11 @@ Turn = Message | Mapping[str, str]
 class Model:
     """A loaded model. Generation runs on a thread of its own, one request after the other; any thread may call."""
 
-    def __init__(self, bundle: Bundle, decoder: OnnxDecoder, tokenizer: tokenizers.Tokenizer, *, queue_limit: int) -> None:
+    def __init__(
+        self, bundle: Bundle, decoder: OnnxDecoder, tokenizer: tokenizers.Tokenizer, *, queue_limit: int
+    ) -> None:
         self.bundle = bundle
         self.loaded_at = int(time.time())
-        self._decoder = decoder
         tokens = bundle.manifest.tokens
         self._encoder = PromptEncoder(tokenizer, _template(bundle, tokenizer), bos=tokens.bos)
         self._scheduler = Scheduler(
@@ -49,13 +52,13 @@ class Model:
     def open(cls, folder: str | Path, *, threads: int | None = None, queue_limit: int = 16) -> Self:
         """Check every file's hash and load the model on `threads` threads (default: the physical cores).
 
-        Raises NotABundle, UnsupportedFormat, CorruptBundle or UnsafePath.
+        Raises NotABundle, UnsupportedFormat, CorruptBundle or UnsafePath, and UsageError for less than one thread.
         """
         bundle = open_bundle(Path(folder))
         with ThreadPoolExecutor(1) as beside:  # hashing and loading both take a core, and neither needs the other
             changed = beside.submit(changed_files, bundle)
             tokenizer = _tokenizer(bundle)
-            decoder = open_decoder(bundle, threads=threads or usable_cores())
+            decoder = open_decoder(bundle, threads=usable_cores() if threads is None else threads)
             if names := changed.result():
                 raise CorruptBundle(str(bundle.folder), f"{', '.join(names)}: not the SHA-256 that was recorded")
         return cls(bundle, decoder, tokenizer, queue_limit=queue_limit)
@@ -69,11 +72,6 @@ class Model:
     def context_tokens(self) -> int:
         """Prompt and answer together may be this long."""
         return self.manifest.arch.context
-
-    @property
-    def cache_bytes(self) -> int:
-        """Memory of the KV cache now."""
-        return self._decoder.cache_bytes
 
     def chat_prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Ids of the rendered chat. Raises TemplateError."""
@@ -93,9 +91,13 @@ class Model:
         *,
         max_tokens: int | None = None,
         sampling: Sampling | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
     ) -> Iterator[str]:
-        """Continue `prompt` as it is; yields text as it becomes final. Greedy unless `sampling` says otherwise."""
+        """Continue `prompt` as it is; yields text as it becomes final. Greedy unless `sampling` says otherwise.
+
+        Nothing is computed before the first piece is asked for, nor after the iterator is closed or forgotten. The
+        first piece may raise what `submit` raises.
+        """
         return self._pieces(self.text_prompt(prompt), max_tokens, sampling, stop)
 
     def chat(
@@ -104,23 +106,34 @@ class Model:
         *,
         max_tokens: int | None = None,
         sampling: Sampling | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
     ) -> Iterator[str]:
-        """Answer a conversation; each message has `role` (system, user, assistant) and `content`. Raises TemplateError."""
+        """Answer a conversation; each message has `role` (system, user, assistant) and `content`.
+
+        As `generate`. Raises TemplateError, or InvalidRequest for something that is not a message.
+        """
         return self._pieces(self.chat_prompt([_message(turn) for turn in messages]), max_tokens, sampling, stop)
 
     def _pieces(
-        self, prompt: tuple[int, ...], max_tokens: int | None, sampling: Sampling | None, stop: Sequence[str]
+        self, prompt: tuple[int, ...], max_tokens: int | None, sampling: Sampling | None, stop: str | Sequence[str]
     ) -> Iterator[str]:
-        generation = Generation(
-            prompt=prompt, sampling=sampling or Sampling(temperature=0.0), max_tokens=max_tokens, stop=tuple(stop)
-        )
-        return _texts(self.submit(generation))
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        generation = Generation(prompt=prompt, sampling=sampling or GREEDY, max_tokens=max_tokens, stop=stops)
+        answer = self.submit(generation)
+        try:
+            yield from (piece.text for piece in answer if piece.text)
+        finally:
+            answer.cancel()  # a caller who stops reading stops the model
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for their turn."""
+        """Requests that wait for their turn, the running one not counted."""
         return self._scheduler.depth()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self._scheduler.busy
 
     def close(self, *, finish: bool = False) -> None:
         """End generation: cancel what runs, or let it `finish`. The model cannot be used afterwards."""
@@ -133,15 +146,6 @@ class Model:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
-
-
-def _texts(answer: QueuedAnswer) -> Iterator[str]:
-    try:
-        for piece in answer:
-            if piece.text:
-                yield piece.text
-    finally:
-        answer.cancel()  # a caller who stops reading stops the model
 
 
 def _message(turn: Turn) -> Message:

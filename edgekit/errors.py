@@ -26,7 +26,7 @@
     |   |-- UnknownModel            exit 43   404
     |   |-- TemplateError           exit 44   400
     |   |-- RequestTooLarge         exit 45   413
-    |   `-- RouteError              exit 46   404/405/415
+    |   `-- RouteError              exit 46   404/403/405/415
     `-- ServerError                 exit 50   500   the agent cannot serve right now
         |-- Overloaded              exit 51   503
         |-- ShuttingDown            exit 52   503
@@ -294,7 +294,7 @@ class RouteError(RequestError):
     """{problem}"""
 
     problem: str
-    http_status: int = field(default=404, kw_only=True)  # type: ignore[misc]  # 404, 405 or 415
+    http_status: int = field(default=404, kw_only=True)  # type: ignore[misc]  # 403, 404, 405 or 415
     exit_code, type = 46, "invalid_request_error"
 
 

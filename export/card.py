@@ -21,7 +21,8 @@ def model_card(manifest: Manifest) -> str:
 
 | | |
 |---|---|
-| architecture | {arch.model_type}: {arch.layers} layers, width {arch.hidden}, {arch.heads} heads over {arch.kv_heads} key/value heads |
+| architecture | {arch.model_type}: {arch.layers} layers of width {arch.hidden} |
+| attention | {arch.heads} heads over {arch.kv_heads} key/value heads of {arch.head_dim} |
 | parameters | {arch.parameters / 1e6:,.1f} million |
 | context | {arch.context:,} tokens |
 | vocabulary | {arch.vocab:,} tokens |

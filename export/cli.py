@@ -16,7 +16,7 @@ class Bar:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
-        self._done = 0
+        self._bar = click.progressbar(length=1, file=sys.stderr, width=32)
 
     def stage(self, title: str) -> None:
         """As `pipeline.Progress`."""
@@ -24,11 +24,8 @@ class Bar:
 
     def advance(self, done: int, total: int) -> None:
         """As `pipeline.Progress`."""
-        if self._done == 0:
-            self._bar = click.progressbar(length=total, file=sys.stderr, show_eta=True, width=32)
-            self._bar.render_progress()
-        self._bar.update(done - self._done)
-        self._done = done
+        self._bar.length = total
+        self._bar.update(done - self._bar.pos)
         if done >= total:
             self._bar.render_finish()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +11,13 @@ from onnx import TensorProto, helper
 
 from edgekit import contract
 from edgekit.arch import ModelArch
+from edgekit.errors import VerificationFailed
 from export.families import Weights
 from export.quantize import codec
 from export.quantize.plan import Plan, PlannedMatrix
 
 Floats = npt.NDArray[np.float32]
+Scalar = TypeVar("Scalar", np.float32, np.uint8)
 _CHUNK_VALUES = 1 << 24
 
 
@@ -70,7 +73,7 @@ class BundleMatrices:
             means = codec.as_blocks(x, spec.block_size).mean(-1)
             x, columns = np.concatenate([x, means], axis=1), spec.columns_stored(columns)
         out = _by_rows(planned.rows, columns, lambda start, stop: self._rows(planned, start, stop), x)
-        return out + self._read(f"{name}.bias") if f"{name}.bias" in self._tensors else out
+        return out + self._floats(f"{name}.bias") if f"{name}.bias" in self._tensors else out
 
     def lookup(self, ids: Sequence[int]) -> Floats:
         """As `reference.Matrices`."""
@@ -78,30 +81,36 @@ class BundleMatrices:
 
     def vector(self, name: str) -> Floats:
         """As `reference.Matrices`."""
-        return self._read(name)
+        return self._floats(name)
 
     def _rows(self, planned: PlannedMatrix, start: int, stop: int) -> Floats:
         name, spec = planned.name, planned.spec
         if spec.bits == 32:
-            return self._read(f"{name}.weight", start, stop)
+            return self._floats(f"{name}.weight", start, stop)
         matrix = codec.QuantisedMatrix(
             spec,
             planned.columns,
-            self._read(f"{name}.weight", start, stop),
-            self._read(f"{name}.scales", start, stop),
-            self._read(f"{name}.zero_points", start, stop) if spec.affine else None,
+            self._codes(f"{name}.weight", start, stop),
+            self._floats(f"{name}.scales", start, stop),
+            self._codes(f"{name}.zero_points", start, stop) if spec.affine else None,
         )
         return codec.stored_values(matrix)
 
-    def _read(self, name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[np.generic]:  # type: ignore[type-var]
+    def _floats(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
+        return self._read(name, np.dtype(np.float32), start, stop)
+
+    def _codes(self, name: str, start: int, stop: int) -> codec.Packed:
+        return self._read(name, np.dtype(np.uint8), start, stop)
+
+    def _read(self, name: str, dtype: np.dtype[Scalar], start: int, stop: int | None) -> npt.NDArray[Scalar]:
         tensor: TensorProto = self._tensors[name]
+        if helper.tensor_dtype_to_np_dtype(tensor.data_type) != dtype:
+            raise VerificationFailed(f"{name} is not stored as {dtype}")
         place = {entry.key: entry.value for entry in tensor.external_data}
         shape = tuple(tensor.dims)
         stop = shape[0] if stop is None else stop
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         row = int(np.prod(shape[1:], dtype=np.int64))
         with self._data.open("rb") as stream:
             stream.seek(int(place["offset"]) + start * row * dtype.itemsize)
             flat = np.fromfile(stream, dtype, (stop - start) * row)
         return flat.reshape(stop - start, *shape[1:])
-

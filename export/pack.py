@@ -8,7 +8,7 @@ from pathlib import Path
 from edgekit import contract
 from edgekit.arch import ModelArch
 from edgekit.files import sha256_of
-from edgekit.manifest import FORMAT, FileEntry, Manifest, Recipe, Requirements, Source, SpecialTokens
+from edgekit.manifest import FORMAT, FileEntry, Manifest, Recipe, Requirements, Source, SpecialTokens, parse
 from edgekit.quant import Precision
 from export.card import model_card
 from export.checkpoints import Checkpoint, TextFiles
@@ -33,7 +33,7 @@ def write_text_files(folder: Path, text: TextFiles) -> None:
     (folder / contract.TOKENIZER_FILE).write_bytes(text.tokenizer_json)
     (folder / contract.TOKENIZER_CONFIG_FILE).write_bytes(_json(text.tokenizer_config))
     if text.chat_template is not None:
-        (folder / contract.CHAT_TEMPLATE_FILE).write_text(text.chat_template, encoding="utf-8")
+        (folder / contract.CHAT_TEMPLATE_FILE).write_bytes(text.chat_template.encode())
 
 
 def write_genai_config(folder: Path, arch: ModelArch, tokens: SpecialTokens) -> None:
@@ -121,10 +121,10 @@ def finish(
             golden=report.golden,
         )
 
-    (folder / contract.CARD_FILE).write_text(model_card(manifest(_entries(folder))), encoding="utf-8")
-    final = manifest(_entries(folder))
-    (folder / contract.MANIFEST_FILE).write_bytes(final.to_bytes())
-    return final
+    (folder / contract.CARD_FILE).write_bytes(model_card(manifest(())).encode())
+    raw = manifest(_entries(folder)).to_bytes()
+    (folder / contract.MANIFEST_FILE).write_bytes(raw)
+    return parse(raw, path=str(folder))  # what devices will read: a manifest that they would refuse fails here
 
 
 def _entries(folder: Path) -> tuple[FileEntry, ...]:

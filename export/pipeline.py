@@ -9,16 +9,15 @@ import onnx
 
 from edgekit import contract, files
 from edgekit.arch import ModelArch
-from edgekit.chat import ChatTemplate, Message
-from edgekit.errors import CheckpointError, UnsupportedCheckpoint, UsageError
+from edgekit.errors import UsageError
 from edgekit.manifest import Manifest, SpecialTokens
 from edgekit.quant import Precision
 from export import checkpoints, pack, verify
-from export.checkpoints import Checkpoint, TextFiles
 from export.families import Weights, arch_of
 from export.graph import decoder
 from export.graph.ops import WeightFile
-from export.prompts import GOLDEN_QUESTION, GOLDEN_TEXT, PROBE_TEXT, encode, token_text
+from export.graph.rotary import table_bytes
+from export.prompts import prompts_for
 from export.quantize import plan as planning
 
 
@@ -46,16 +45,18 @@ class Progress(Protocol):
 def export(job: ExportJob, progress: Progress) -> Manifest:
     """Checkpoint in, verified bundle out; returns what was written to `bundle.json`.
 
-    Raises CheckpointError and ExportError subclasses; `job.out` exists only if everything went well.
+    Raises UsageError, CheckpointError and ExportError subclasses; `job.out` exists only if everything went well.
     """
+    named = pack.Named(_name(job), _checked("--version", job.version), job.precision)
     with checkpoints.open_checkpoint(job.source) as checkpoint:
         progress.stage(f"reading {checkpoint.file}")
         arch = arch_of(checkpoint)
         weights = Weights(checkpoint, arch)
-        text, tokens = checkpoint.text, _tokens(checkpoint.text)
-        _check_vocabulary(text, arch.vocab)
+        text, prompts = checkpoint.text, prompts_for(checkpoint.text, arch)
+        tokens = SpecialTokens(eos=text.eos_ids, bos=text.bos_id if text.add_bos else None, pad=text.pad_id)
         plan = planning.plan(arch, job.precision, weights)
         needed = sum(matrix.bytes for matrix in plan.values()) + len(text.tokenizer_json)
+        needed += table_bytes(arch.rotary, arch.context)
         with files.staging(job.out, needed_bytes=needed) as folder:
             progress.stage(f"quantising to {job.precision}")
             _write_graph(folder, arch, plan, weights, progress)
@@ -66,13 +67,12 @@ def export(job: ExportJob, progress: Progress) -> Manifest:
                 arch,
                 plan,
                 weights,
-                probe=encode(text, PROBE_TEXT)[: arch.context],
-                prompts=_golden_prompts(text, tokens, arch.context),
+                probe=prompts.probe,
+                prompts=prompts.golden,
                 eos=tokens.eos,
                 step=progress.stage,
             )
             progress.stage("hashing")
-            named = pack.Named(_name(job), job.version, job.precision)
             return pack.finish(folder, named, checkpoint, arch, plan, tokens, report)
 
 
@@ -93,35 +93,16 @@ def _write_graph(folder: Path, arch: ModelArch, plan: planning.Plan, weights: We
     onnx.save(model, str(folder / contract.MODEL_FILE))
 
 
-def _tokens(text: TextFiles) -> SpecialTokens:
-    if not text.eos_ids:
-        raise UnsupportedCheckpoint("it names no end-of-text token, so an answer would never end")
-    return SpecialTokens(eos=text.eos_ids, bos=text.bos_id if text.add_bos else None, pad=text.pad_id)
-
-
-def _check_vocabulary(text: TextFiles, vocab: int) -> None:
-    largest = max([*encode(text, PROBE_TEXT), *text.eos_ids])
-    if largest >= vocab:
-        raise CheckpointError(f"its tokenizer makes the id {largest}, but the model has only {vocab} tokens")
-
-
-def _golden_prompts(text: TextFiles, tokens: SpecialTokens, context: int) -> list[list[int]]:
-    first = [] if tokens.bos is None else [tokens.bos]
-    prompts = [first + encode(text, GOLDEN_TEXT)]
-    if text.chat_template is not None:
-        template = ChatTemplate(
-            text.chat_template, bos=token_text(text, text.bos_id), eos=token_text(text, tokens.eos[0])
-        )
-        prompts.append(encode(text, template.render([Message(role="user", content=GOLDEN_QUESTION)])))
-    room = context - verify.GOLDEN_TOKENS
-    return [prompt[:room] for prompt in prompts if prompt and room > 0]
-
-
 def _name(job: ExportJob) -> str:
-    """A name that is safe in URLs and file systems, from --name or the source's own."""
+    """--name, or the source's own made safe for URLs and file systems."""
     if job.name is not None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}", job.name):
-            raise UsageError(f"--name {job.name!r}: use letters, digits, dots, dashes and underscores")
-        return job.name
+        return _checked("--name", job.name)
     plain = job.source.name.removesuffix(".gguf") or job.source.resolve().name
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", plain).strip("-.")[:200] or "model"
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", plain).strip("._+-")[:200] or "model"
+
+
+def _checked(option: str, value: str) -> str:
+    """A name that `edgekit.manifest` accepts. Raises UsageError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}", value):
+        raise UsageError(f"{option} {value!r}: use up to 200 letters, digits, dots, dashes and underscores")
+    return value

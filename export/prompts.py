@@ -1,8 +1,14 @@
 """Texts of our own for verification: ordinary English, so that quality is measured where models are used."""
 
+from dataclasses import dataclass
+
 import tokenizers
 
+from edgekit.arch import ModelArch
+from edgekit.chat import ChatTemplate, Message
+from edgekit.errors import CheckpointError
 from export.checkpoints import TextFiles
+from export.verify import GOLDEN_TOKENS
 
 PROBE_TEXT = (
     "A lighthouse keeper once wrote down the weather every morning for thirty years. Most of the entries are short: "
@@ -12,18 +18,44 @@ PROBE_TEXT = (
     "where anyone who asks may read them. They show that winters were colder then, that gulls prefer herring to bread, "
     "and that a careful person can be happy with very little company."
 )
-GOLDEN_TEXT = "The capital of France is"
-GOLDEN_QUESTION = "What is the capital of France?"
+GOLDEN_TEXTS = (
+    "The days of the week are Monday, Tuesday, Wednesday,",
+    "1, 2, 3, 4, 5, 6, 7,",
+    "The capital of France is",
+)
+GOLDEN_QUESTION = "What is the capital of France? Answer in one sentence."
 
 
-def encode(text: TextFiles, content: str) -> list[int]:
-    """Ids of `content`, with nothing put before or after it."""
+@dataclass(frozen=True)
+class Prompts:
+    """Token ids: `probe` is ordinary text, `golden` is what golden tokens follow."""
+
+    probe: list[int]
+    golden: list[list[int]]
+
+
+def prompts_for(text: TextFiles, arch: ModelArch) -> Prompts:
+    """The texts above in a model's own tokens, cut where its context is short.
+
+    Raises CheckpointError if the tokenizer makes ids that the model does not have, TemplateError if the chat template
+    refuses a plain question.
+    """
     tokenizer = tokenizers.Tokenizer.from_str(text.tokenizer_json.decode())
-    return list(tokenizer.encode(content, add_special_tokens=False).ids)
 
+    def encode(content: str) -> list[int]:
+        return list(tokenizer.encode(content, add_special_tokens=False).ids)
 
-def token_text(text: TextFiles, token: int | None) -> str:
-    """What a special token is written as; nothing for None or an unknown id."""
-    if token is None:
-        return ""
-    return tokenizers.Tokenizer.from_str(text.tokenizer_json.decode()).id_to_token(token) or ""
+    def written(token: int | None) -> str:
+        return "" if token is None else tokenizer.id_to_token(token) or ""
+
+    first = [text.bos_id] if text.add_bos and text.bos_id is not None else []
+    golden = [first + encode(content) for content in GOLDEN_TEXTS]
+    if text.chat_template is not None:
+        template = ChatTemplate(text.chat_template, bos=written(text.bos_id), eos=written(text.eos_ids[0]))
+        golden.append(encode(template.render([Message(role="user", content=GOLDEN_QUESTION)])))
+    probe = encode(PROBE_TEXT)
+    largest = max(token for ids in (probe, text.eos_ids, *golden) for token in ids)
+    if largest >= arch.vocab:
+        raise CheckpointError(f"its tokenizer makes the id {largest}, but the model has only {arch.vocab} tokens")
+    room = arch.context - GOLDEN_TOKENS
+    return Prompts(probe[: arch.context], [prompt[:room] for prompt in golden if room > 0])

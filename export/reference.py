@@ -1,4 +1,4 @@
-"""The same decoder in plain numpy: slow, obvious, and sharing no code with the graph builder.
+"""The same decoder in plain numpy: slow, obvious, and sharing with the graph builder only the rotary frequencies.
 
 It never holds more than one matrix: layer by layer, row block by row block. `Matrices` is where the
 numbers come from: the checkpoint itself, or the bytes of a finished bundle.
@@ -47,13 +47,16 @@ def logits(arch: ModelArch, matrices: Matrices, ids: Sequence[int]) -> Floats:
 
 def _rms_norm(x: Floats, gain: Floats, eps: float) -> Floats:
     mean_square = np.mean(np.square(x, dtype=np.float64), axis=-1, keepdims=True)
-    return (x / np.sqrt(mean_square + eps) * gain).astype(np.float32)
+    normed: Floats = (x / np.sqrt(mean_square + eps) * gain).astype(np.float32)
+    return normed
 
 
 def _activate(x: Floats, arch: ModelArch) -> Floats:
     if arch.activation == "silu":
-        return x / (1 + np.exp(-np.clip(x, -80, None)))  # exp(80) is still a float32
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi).astype(np.float32) * (x + 0.044715 * x**3)))
+        active: Floats = x / (1 + np.exp(-np.clip(x, -80, None)))  # exp(80) is still a float32
+    else:
+        active = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi).astype(np.float32) * (x + 0.044715 * x**3)))
+    return active
 
 
 def _attention(qkv: Floats, angles: npt.NDArray[np.float64], arch: ModelArch) -> Floats:
@@ -64,11 +67,14 @@ def _attention(qkv: Floats, angles: npt.NDArray[np.float64], arch: ModelArch) ->
     queries, keys = _rotate(queries, angles), _rotate(keys, angles)
     sharing = arch.heads // arch.kv_heads
     keys, values = np.repeat(keys, sharing, axis=0), np.repeat(values, sharing, axis=0)
-    scores = queries @ keys.transpose(0, 2, 1) / np.float32(np.sqrt(arch.head_dim))
+    # einsum, not `@`: so many small products in BLAS threads take ten times as long on a busy machine.
+    scores = np.einsum("hqd,hkd->hqk", queries, keys) / np.float32(np.sqrt(arch.head_dim))
     scores = np.where(np.tri(tokens, dtype=bool), scores, np.float32(-np.inf))
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
-    return (weights @ values).transpose(1, 0, 2).reshape(tokens, -1)
+    by_value = np.ascontiguousarray(values.transpose(0, 2, 1))
+    mixed: Floats = np.einsum("hqk,hdk->qhd", weights, by_value).reshape(tokens, -1)
+    return mixed
 
 
 def _rotate(x: Floats, angles: npt.NDArray[np.float64]) -> Floats:

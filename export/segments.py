@@ -5,9 +5,9 @@ the same data file. A small model is one segment and its session stays open; a l
 segment by segment, so that checking a bundle takes no more memory than making it.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +20,20 @@ from edgekit.arch import ModelArch
 from edgekit.hardware import usable_cores
 
 Floats = npt.NDArray[np.float32]
-SEGMENT_BYTES = 480 << 20
+SEGMENT_BYTES = 320 << 20
 """onnxruntime holds a mapped and a packed copy while it opens a graph: at most twice this at a time."""
 
 _FLOAT_ACTIVATIONS = 1
 """MatMulNBits accuracy_level: compute in float32."""
 
 _SHARED_INPUTS = (contract.INPUT_IDS, contract.ATTENTION_MASK)
+
+
+Cache = list[Floats]
+"""Keys and values of each layer in turn, [1, kv_heads, tokens, head_dim]."""
+
+
+Feed = dict[str, npt.NDArray[np.generic]]
 
 
 class Segments:
@@ -46,7 +53,7 @@ class Segments:
         self._files: list[Path] = []
         self._kept: onnxruntime.InferenceSession | None = None
 
-    def __enter__(self) -> "Segments":
+    def __enter__(self) -> Self:
         """Write the segments' graphs beside the data file."""
         model = onnx.load(str(self._folder / contract.MODEL_FILE), load_external_data=False)
         model = onnx.shape_inference.infer_shapes(model)
@@ -67,43 +74,48 @@ class Segments:
         for file in self._files:
             file.unlink(missing_ok=True)
 
-    def run(self, ids: Sequence[int], past: list[Floats]) -> tuple[Floats, list[Floats]]:
-        """Append `ids` to the sequence whose cache is `past`: logits [tokens, vocab] and the new cache."""
-        total = past[0].shape[2] + len(ids)
-        feed: dict[str, npt.NDArray[np.generic]] = {
-            contract.INPUT_IDS: np.asarray([ids], np.int64),
-            contract.ATTENTION_MASK: np.ones((1, total), np.int64),
-        }
-        present: list[Floats] = []
-        for (start, stop), file in zip(self._spans, self._files, strict=True):
-            with self._session(file) as session:
-                cached = _cache_names(start, stop, contract.past_name)
-                given = feed | dict(zip(cached, past[2 * start : 2 * stop], strict=True))
-                names = [entry.name for entry in session.get_inputs()]
-                outputs = self._outputs(start, stop)
-                results = session.run(outputs, {name: given[name] for name in names})
-            boundary = len(outputs) - 2 * (stop - start)
-            feed |= dict(zip(outputs[:boundary], results[:boundary], strict=True))
-            present += results[boundary:]
-        return feed[contract.LOGITS][0].astype(np.float32), present
+    def run(self, sequences: Sequence[Sequence[int]], pasts: Sequence[Cache]) -> tuple[list[Floats], list[Cache]]:
+        """Append ids to each sequence, whose cache is the past beside it: logits [tokens, vocab] and new caches.
 
-    def empty(self) -> list[Floats]:
+        All sequences pass a segment before the next one is opened.
+        """
+        feeds = [_feed(ids, past[0].shape[2] + len(ids)) for ids, past in zip(sequences, pasts, strict=True)]
+        presents: list[Cache] = [[] for _ in sequences]
+        for span, file in zip(self._spans, self._files, strict=True):
+            self._pass(span, file, feeds, pasts, presents)
+        return [feed[contract.LOGITS][0].astype(np.float32) for feed in feeds], presents
+
+    def _pass(
+        self, span: tuple[int, int], file: Path, feeds: list[Feed], pasts: Sequence[Cache], presents: list[Cache]
+    ) -> None:
+        """Take all sequences through one segment. A function of its own: its session must be gone before the next."""
+        start, stop = span
+        cached, outputs = _cache_names(start, stop, contract.past_name), self._outputs(start, stop)
+        boundary = len(outputs) - len(cached)
+        session = self._session(file)
+        names = [entry.name for entry in session.get_inputs()]
+        for feed, past, present in zip(feeds, pasts, presents, strict=True):
+            given = feed | dict(zip(cached, past[2 * start : 2 * stop], strict=True))
+            results = session.run(outputs, {name: given[name] for name in names})
+            feed |= dict(zip(outputs[:boundary], results[:boundary], strict=True))
+            present.extend(results[boundary:])
+
+    def empty(self) -> Cache:
         """The cache of a sequence with no tokens."""
         shape = (1, self._arch.kv_heads, 0, self._arch.head_dim)
         return [np.zeros(shape, np.float32) for _ in range(2 * self._arch.layers)]
 
-    @contextlib.contextmanager
-    def _session(self, file: Path) -> Iterator[onnxruntime.InferenceSession]:
+    def _session(self, file: Path) -> onnxruntime.InferenceSession:
         if self._kept is not None:
-            yield self._kept
-            return
+            return self._kept
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = usable_cores()
         options.log_severity_level = 3
+        options.enable_cpu_mem_arena = False  # an arena would keep what a closed segment took
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         if len(self._spans) == 1:
             self._kept = session
-        yield session
+        return session
 
     def _inputs(self, start: int, stop: int) -> list[str]:
         names = [*_SHARED_INPUTS, *_cache_names(start, stop, contract.past_name)]
@@ -112,6 +124,10 @@ class Segments:
     def _outputs(self, start: int, stop: int) -> list[str]:
         boundary = [contract.LOGITS] if stop == self._arch.layers else list(_stream(stop))
         return [*boundary, *_cache_names(start, stop, contract.present_name)]
+
+
+def _feed(ids: Sequence[int], total: int) -> Feed:
+    return {contract.INPUT_IDS: np.asarray([ids], np.int64), contract.ATTENTION_MASK: np.ones((1, total), np.int64)}
 
 
 def _stream(layer: int) -> tuple[str, str]:

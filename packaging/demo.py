@@ -58,8 +58,9 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     screen = sys.stderr if options.json else sys.stdout
     for name in ("SIGTERM", "SIGHUP"):  # a closed terminal must not leave the agent behind
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _interrupt)
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+            signal.signal(number, _interrupt)
     try:
         _demo(options, screen)
     except DemoError as error:

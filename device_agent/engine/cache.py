@@ -42,8 +42,3 @@ class KVCache:
             new[:, :, : self.length] = old[:, :, : self.length]
         self.buffers, self.capacity = grown, capacity
         return True
-
-    @property
-    def bytes(self) -> int:
-        """What the buffers take."""
-        return sum(buffer.nbytes for buffer in self.buffers)

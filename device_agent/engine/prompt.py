@@ -3,6 +3,7 @@
 A chat template writes control tokens such as <|im_start|>; so might a user's message. In the rendered
 prompt both look alike, and a tokenizer would let the user open a system turn. Here control tokens
 are only looked for outside of the messages: those inside are encoded as the plain text that they are.
+So are those that would come about where a message meets its neighbours.
 """
 
 import re
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 import tokenizers
 
 from edgekit.chat import ChatTemplate, Message
+from edgekit.errors import InvalidRequest
 
 _MARKS = tuple(chr(0xF0000 + i) for i in range(64))
 """Private characters (Unicode plane 15): one that no message contains is put inside control tokens to hide them."""
@@ -25,14 +27,17 @@ class PromptEncoder:
         self._template = template
         self._bos = bos
         added = tokenizer.get_added_tokens_decoder()
-        self._controls = {token.content: token_id for token_id, token in added.items() if token.special}
+        # One character cannot be hidden by a mark, so such a token is never looked for: it stays text everywhere.
+        self._controls = {
+            token.content: (token_id, token)
+            for token_id, token in added.items()
+            if token.special and len(token.content) > 1
+        }
         longest_first = sorted(self._controls, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-
-    @property
-    def has_template(self) -> bool:
-        """Whether the model knows chats."""
-        return self._template is not None
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+        self._longest = len(longest_first[0]) if longest_first else 0
+        self._beginnings = {text[:end] for text in longest_first for end in range(1, len(text))}
+        self._endings = {text[start:] for text in longest_first for start in range(1, len(text))}
 
     def text(self, text: str) -> tuple[int, ...]:
         """Ids of plain text."""
@@ -46,34 +51,52 @@ class PromptEncoder:
         """
         if self._template is None:
             return self.text("\n".join(message.content for message in messages) + "\n")
-        if self._pattern is None:
+        if not self._controls:
             return tuple(self._encode(self._template.render(messages)))
-        contents = "".join(message.content for message in messages)
-        mark = next((mark for mark in _MARKS if mark not in contents), None)
-        if mark is None:  # a message with all of them: give up marking, not safety
+        given = "".join(message.role + message.content for message in messages)
+        mark = next((mark for mark in _MARKS if mark not in given), None)
+        if mark is None:  # a message with all of them: give up some rare characters, not safety
             messages, mark = [_without_marks(message) for message in messages], _MARKS[0]
-        hidden = [Message(role=m.role, content=self._hide(m.content, mark)) for m in messages]
+        hidden = [Message(role=self._hide(m.role, mark), content=self._hide(m.content, mark)) for m in messages]
         return tuple(self._encode_rendered(self._template.render(hidden), mark))
 
     def _hide(self, content: str, mark: str) -> str:
-        assert self._pattern is not None
-        return self._pattern.sub(lambda match: match[0][0] + mark + match[0][1:], content)
+        """`content` with a mark inside of every control token, and beside what could be a part of one at its ends."""
+        hidden = self._pattern.sub(lambda match: match[0][0] + mark + match[0][1:], content)
+        if any(hidden[:size] in self._endings for size in range(1, self._longest)):
+            hidden = mark + hidden
+        if any(hidden[-size:] in self._beginnings for size in range(1, self._longest)):
+            hidden += mark
+        return hidden
 
     def _encode_rendered(self, rendered: str, mark: str) -> list[int]:
-        """Control tokens by id, what stands between them as text: a tokenizer splits there anyway."""
-        assert self._pattern is not None
+        """Control tokens by id, what stands between them as text: a tokenizer splits there anyway.
+
+        Some tokens swallow the spaces on their left or right (`lstrip` and `rstrip` of tokenizer.json).
+        """
         ids: list[int] = []
-        at = 0
+        at, swallows = 0, False
         for match in self._pattern.finditer(rendered):
-            ids += self._encode(rendered[at : match.start()].replace(mark, ""))
-            ids.append(self._controls[match[0]])
-            at = match.end()
-        return ids + self._encode(rendered[at:].replace(mark, ""))
+            token_id, token = self._controls[match[0]]
+            text = rendered[at : match.start()].replace(mark, "")
+            text = text.lstrip() if swallows else text
+            ids += [*self._encode(text.rstrip() if token.lstrip else text), token_id]
+            at, swallows = match.end(), token.rstrip
+        rest = rendered[at:].replace(mark, "")
+        return ids + self._encode(rest.lstrip() if swallows else rest)
 
     def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids) if text else []
+        if not text:
+            return []
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # a lone surrogate: Python has them, Unicode text has not
+            raise InvalidRequest(
+                f"The text is not Unicode: {error.reason} at {error.start}.", param="prompt"
+            ) from error
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def _without_marks(message: Message) -> Message:
-    plain = message.content.translate(dict.fromkeys(map(ord, _MARKS)))
-    return Message(role=message.role, content=plain)
+    nothing = dict.fromkeys(map(ord, _MARKS))
+    return Message(role=message.role.translate(nothing), content=message.content.translate(nothing))

@@ -5,8 +5,8 @@ nothing is copied per token. What does not change between tokens is bound once; 
 one input (the attention mask, whose shape grows) and runs.
 """
 
+import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,26 +16,29 @@ from device_agent.engine.cache import KVCache
 from edgekit import contract
 from edgekit.arch import ModelArch
 from edgekit.bundle import Bundle
-from edgekit.errors import CorruptBundle
+from edgekit.errors import BundleError, CorruptBundle, UnsupportedFormat, UsageError
 
 _CPU = "cpu"
+_FREE = None
+"""A dimension that may have any length."""
 
 
 class OnnxDecoder:
     """One sequence on one session: `step` appends tokens and returns the logits of the last one."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, arch: ModelArch) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, arch: ModelArch, *, name: str) -> None:
         self._session = session
         self._arch = arch
+        self._name = name
         self._cache = KVCache(arch)
         self._binding = session.io_binding()
         self._mask = np.ones((1, self._cache.capacity), np.int64)
-        self._logits = np.empty((1, 1, arch.vocab), np.float32)
+        self._logits: npt.NDArray[np.float32] = np.empty(arch.vocab, np.float32)
         self._one_id = np.empty((1, 1), np.int64)
         self._keep_last = np.asarray(1, np.int64)
         self._bound_ids: npt.NDArray[np.int64] | None = None
         self._bind_input(contract.LOGITS_TO_KEEP, self._keep_last)
-        self._bind_output(contract.LOGITS, self._logits)
+        self._bind_output(contract.LOGITS, self._logits.reshape(1, 1, -1))
         self._bind_cache()
 
     @property
@@ -48,11 +51,6 @@ class OnnxDecoder:
         """Tokens that the model can attend to."""
         return self._arch.context
 
-    @property
-    def cache_bytes(self) -> int:
-        """Memory that the cache takes now."""
-        return self._cache.bytes
-
     def truncate(self, length: int) -> None:
         """Forget the tokens after the first `length`."""
         if not 0 <= length <= self._cache.length:
@@ -62,19 +60,26 @@ class OnnxDecoder:
     def step(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """Append `ids` and return the logits [vocab] after the last; the array is reused by the next step.
 
-        Raises ValueError if they do not fit into the context.
+        Raises ValueError if they do not fit into the context or are no tokens of the vocabulary, and BundleError if
+        onnxruntime fails.
         """
         total = self._cache.length + len(ids)
         if not ids or total > self._arch.context:
             raise ValueError(f"{len(ids)} tokens do not fit after {self._cache.length}")
+        # GatherBlockQuantized (onnxruntime 1.32) reads whatever memory an id outside of its table points to.
+        if min(ids) < 0 or max(ids) >= self._arch.vocab:
+            raise ValueError(f"token ids go from 0 to {self._arch.vocab - 1}")
         if self._cache.reserve(total):
             self._mask = np.ones((1, self._cache.capacity), np.int64)
             self._bind_cache()
         self._set_ids(ids)
         self._bind_input(contract.ATTENTION_MASK, self._mask[:, :total])
-        self._session.run_with_iobinding(self._binding)
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
+            raise BundleError(self._name, f"onnxruntime cannot compute with it: {error}"[:1000]) from error
         self._cache.length = total
-        return self._logits[0, 0]
+        return self._logits
 
     def _set_ids(self, ids: Sequence[int]) -> None:
         array = self._one_id if len(ids) == 1 else np.empty((1, len(ids)), np.int64)
@@ -99,22 +104,71 @@ class OnnxDecoder:
 
 
 def open_decoder(bundle: Bundle, *, threads: int) -> OnnxDecoder:
-    """Load the bundle's graph on `threads` threads. Raises CorruptBundle if onnxruntime does not take it."""
-    return OnnxDecoder(_session(bundle, contract.MODEL_FILE, threads), bundle.manifest.arch)
+    """Load the bundle's graph on `threads` threads.
+
+    Raises UnsupportedFormat if it needs a newer onnxruntime, and CorruptBundle if onnxruntime does not take it or
+    if it is not the graph that the manifest describes; UsageError for less than one thread.
+    """
+    if threads < 1:
+        raise UsageError(f"{threads} threads: at least one is needed.")
+    name, arch = str(bundle.folder), bundle.manifest.arch
+    _check_version(name, bundle.manifest.requires.onnxruntime)
+    session = _session(bundle, threads)
+    # Before a buffer is made: it is the graph, not the manifest alone, that says how large they are.
+    if problem := _difference(session, arch):
+        raise CorruptBundle(
+            name, f"{contract.MODEL_FILE} is not the graph that {contract.MANIFEST_FILE} describes: {problem}"
+        )
+    return OnnxDecoder(session, arch, name=name)
 
 
-def _session(bundle: Bundle, name: str, threads: int) -> onnxruntime.InferenceSession:
+def _check_version(name: str, needed: str) -> None:
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9}){0,3}", needed):
+        raise CorruptBundle(name, f"{needed[:100]!r} is not a version of onnxruntime")
+    if _numbers(needed) > _numbers(onnxruntime.__version__):
+        raise UnsupportedFormat(name, f"onnxruntime {needed} is needed, and this is {onnxruntime.__version__}")
+
+
+def _numbers(version: str) -> list[int]:
+    """The leading numbers of a version such as "1.32.0" or "1.33.0.dev20261101"."""
+    return [int(number) for number in re.findall(r"\d+", version.partition("dev")[0])]
+
+
+def _session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors reach us as exceptions; warnings about our own graph help nobody
-    path: Path = bundle.path(name)
+    path = bundle.path(contract.MODEL_FILE)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
-        raise CorruptBundle(str(bundle.folder), f"onnxruntime cannot load {name}: {error}"[:1000]) from error
+    except Exception as error:  # as in OnnxDecoder.step
+        problem = f"onnxruntime cannot load {contract.MODEL_FILE}: {error}"
+        raise CorruptBundle(str(bundle.folder), problem[:1000]) from error
 
 
-def runtime_version() -> str:
-    """onnxruntime's version."""
-    return str(onnxruntime.__version__)
+def _difference(session: onnxruntime.InferenceSession, arch: ModelArch) -> str:
+    """Where the graph's inputs and outputs depart from edgekit.contract; empty if nowhere."""
+    wanted: dict[str, tuple[str, list[int | None]]] = {
+        contract.INPUT_IDS: ("tensor(int64)", [_FREE, _FREE]),
+        contract.ATTENTION_MASK: ("tensor(int64)", [_FREE, _FREE]),
+        contract.LOGITS_TO_KEEP: ("tensor(int64)", []),
+        contract.LOGITS: ("tensor(float)", [_FREE, _FREE, arch.vocab]),
+    }
+    given = [*session.get_inputs(), *session.get_overridable_initializers(), *session.get_outputs()]
+    if len(given) != len(wanted) + 4 * arch.layers:  # before there is a name for each layer of an absurd manifest
+        return f"it has {len(given)} inputs and outputs, not those of {arch.layers} layers"
+    for layer in range(arch.layers):
+        for half in contract.HALVES:
+            cache: tuple[str, list[int | None]] = ("tensor(float)", [_FREE, arch.kv_heads, _FREE, arch.head_dim])
+            wanted[contract.past_name(layer, half)] = wanted[contract.present_name(layer, half)] = cache
+    for value in given:
+        if value.name not in wanted:
+            return f"it has {value.name!r}"
+        kind, shape = wanted[value.name]
+        same = len(shape) == len(value.shape) and all(
+            want is _FREE or want == have for want, have in zip(shape, value.shape, strict=True)
+        )
+        if value.type != kind or not same:
+            return f"{value.name} is {value.type} {value.shape}"
+    return ""

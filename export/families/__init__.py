@@ -14,7 +14,7 @@
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,8 @@ from export.families import llama
 from export.families.config import Config
 
 Floats = npt.NDArray[np.float32]
+_LAYER = re.compile(r"\.(\d{1,9})\.", re.ASCII)
+"""A layer's number in a tensor's name."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,13 @@ def arch_of(checkpoint: Checkpoint) -> ModelArch:
         raise UnsupportedCheckpoint(f"its configuration contradicts itself: {error}") from error
 
 
-def shapes(arch: ModelArch) -> dict[str, tuple[int, ...]]:
-    """Every tensor that the architecture has, by our name."""
+def shapes(arch: ModelArch) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every tensor that the architecture has, by our name: one by one, since a configuration may claim any number."""
     query, key = arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim
-    expected: dict[str, tuple[int, ...]] = {"embed.weight": (arch.vocab, arch.hidden), "norm.weight": (arch.hidden,)}
+    yield "embed.weight", (arch.vocab, arch.hidden)
+    yield "norm.weight", (arch.hidden,)
+    if not arch.tied:
+        yield "lm_head.weight", (arch.vocab, arch.hidden)
     linears = {
         "q": (query, arch.hidden, arch.attention_bias),
         "k": (key, arch.hidden, arch.attention_bias),
@@ -76,15 +81,12 @@ def shapes(arch: ModelArch) -> dict[str, tuple[int, ...]]:
         "down": (arch.hidden, arch.intermediate, arch.mlp_bias),
     }
     for i in range(arch.layers):
-        expected[f"layers.{i}.attention_norm.weight"] = (arch.hidden,)
-        expected[f"layers.{i}.mlp_norm.weight"] = (arch.hidden,)
+        yield f"layers.{i}.attention_norm.weight", (arch.hidden,)
+        yield f"layers.{i}.mlp_norm.weight", (arch.hidden,)
         for name, (rows, columns, bias) in linears.items():
-            expected[f"layers.{i}.{name}.weight"] = (rows, columns)
+            yield f"layers.{i}.{name}.weight", (rows, columns)
             if bias:
-                expected[f"layers.{i}.{name}.bias"] = (rows,)
-    if not arch.tied:
-        expected["lm_head.weight"] = (arch.vocab, arch.hidden)
-    return expected
+                yield f"layers.{i}.{name}.bias", (rows,)
 
 
 class Weights:
@@ -97,15 +99,16 @@ class Weights:
         self._checkpoint = checkpoint
         self._infos = checkpoint.names()
         self._theirs = _translate(self._infos, of(checkpoint.config), arch)
-        expected = shapes(arch)
-        for name, shape in expected.items():
+        expected = {"lm_head.weight"} if arch.tied else set()  # transformers ignores that copy of the embedding too
+        for name, shape in shapes(arch):
             if name not in self._theirs:
                 raise MissingTensor(_their_name(of(checkpoint.config), name))
             found = self._infos[self._theirs[name]].shape
             if found != shape:
                 raise ShapeMismatch(self._theirs[name], str(list(found)), str(list(shape)))
+            expected.add(name)
         for name, theirs in self._theirs.items():
-            if name not in expected and not (arch.tied and name == "lm_head.weight"):
+            if name not in expected:
                 raise UnexpectedTensor(theirs)
 
     def has(self, name: str) -> bool:
@@ -141,7 +144,7 @@ def _translate(infos: Mapping[str, object], family: Family, arch: ModelArch) -> 
     """Our names of all tensors that we need; raises UnexpectedTensor for a name that the family does not know."""
     ours_of: dict[str, str] = {}
     for theirs in infos:
-        layer = re.search(r"\.(\d+)\.", theirs)
+        layer = _LAYER.search(theirs)
         pattern = theirs if layer is None else theirs.replace(f".{layer[1]}.", ".{i}.", 1)
         if pattern not in family.tensors or (layer is not None and int(layer[1]) >= arch.layers):
             raise UnexpectedTensor(theirs)
@@ -152,7 +155,7 @@ def _translate(infos: Mapping[str, object], family: Family, arch: ModelArch) -> 
 
 
 def _their_name(family: Family, ours: str) -> str:
-    layer = re.search(r"\.(\d+)\.", ours)
+    layer = _LAYER.search(ours)
     pattern = ours if layer is None else ours.replace(f".{layer[1]}.", ".{i}.", 1)
     theirs = next(key for key, value in family.tensors.items() if value == pattern)
     return theirs if layer is None else theirs.replace("{i}", layer[1])

@@ -1,9 +1,12 @@
 """Reading a checkpoint's configuration: every value is checked for its type, and a wrong one is named."""
 
+import sys
 from collections.abc import Mapping
-from typing import cast
+from typing import TypeVar, cast
 
 from edgekit.errors import UnsupportedCheckpoint
+
+Word = TypeVar("Word", bound=str)
 
 
 class Config:
@@ -20,10 +23,10 @@ class Config:
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A number."""
+        """A positive number: bases, factors and epsilons all are."""
         value = self._present(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UnsupportedCheckpoint(f"{key} in its configuration is {value!r}, not a number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < sys.float_info.max:
+            raise UnsupportedCheckpoint(f"{key} in its configuration is {value!r}, not a positive number"[:300])
         return float(value)
 
     def flag(self, key: str, *, default: bool) -> bool:
@@ -33,7 +36,7 @@ class Config:
             raise UnsupportedCheckpoint(f"{key} in its configuration is {value!r}, not true or false")
         return value
 
-    def choice(self, key: str, table: Mapping[str, str], default: str | None = None) -> str:
+    def choice(self, key: str, table: Mapping[str, Word], default: str | None = None) -> Word:
         """A word, translated by `table`; a word that is not in it is refused, naming those that are."""
         value = self._present(key, default)
         if not isinstance(value, str) or value not in table:

@@ -3,7 +3,8 @@
 Touvron et al. 2023; tensor names as in transformers' `LlamaForCausalLM`.
 """
 
-from typing import cast
+from collections.abc import Mapping
+from typing import Literal
 
 from edgekit.arch import ModelArch, RopeScaling, Rotary
 from edgekit.errors import UnsupportedCheckpoint
@@ -35,8 +36,20 @@ TENSORS: dict[str, str | None] = {
     "lm_head.weight": "lm_head.weight",
 }
 
-_ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
-_SCALINGS = {"linear": "linear", "llama3": "llama3", "default": "default"}
+MAX_CONTEXT = 1 << 21
+"""The graph holds a row of cosines and sines for every position: a bound for what a configuration may ask for."""
+
+_ACTIVATIONS: Mapping[str, Literal["silu", "gelu_tanh"]] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+}
+_SCALINGS: Mapping[str, Literal["default", "linear", "llama3"]] = {
+    "default": "default",
+    "linear": "linear",
+    "llama3": "llama3",
+}
 
 
 def arch(config: Config) -> ModelArch:
@@ -44,7 +57,9 @@ def arch(config: Config) -> ModelArch:
     hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     if heads < 1:
         raise UnsupportedCheckpoint(f"num_attention_heads is {heads}")
-    head_dim = config.integer("head_dim", hidden // heads)
+    head_dim, context = config.integer("head_dim", hidden // heads), config.integer("max_position_embeddings", 2048)
+    if context > MAX_CONTEXT:
+        raise UnsupportedCheckpoint(f"max_position_embeddings is {context:,}, more than {MAX_CONTEXT:,}")
     return ModelArch(
         model_type="llama",
         layers=config.integer("num_hidden_layers"),
@@ -54,29 +69,41 @@ def arch(config: Config) -> ModelArch:
         head_dim=head_dim,
         intermediate=config.integer("intermediate_size"),
         vocab=config.integer("vocab_size"),
-        context=config.integer("max_position_embeddings", 2048),
+        context=context,
         norm_eps=config.number("rms_norm_eps", 1e-6),
-        rotary=Rotary(dim=head_dim, base=config.number("rope_theta", 10000.0), scaling=_scaling(config)),
-        activation=cast("object", config.choice("hidden_act", _ACTIVATIONS, "silu")),  # type: ignore[arg-type]
+        rotary=_rotary(config, head_dim),
+        activation=config.choice("hidden_act", _ACTIVATIONS, "silu"),
         tied=config.flag("tie_word_embeddings", default=False),
         attention_bias=config.flag("attention_bias", default=False),
         mlp_bias=config.flag("mlp_bias", default=False),
     )
 
 
-def _scaling(config: Config) -> RopeScaling | None:
-    section = config.section("rope_scaling")
-    if section is None:
-        return None
-    kind = section.choice("rope_type" if section.has("rope_type") else "type", _SCALINGS)
+def _rotary(config: Config, head_dim: int) -> Rotary:
+    """Since transformers 5 everything is in `rope_parameters`; before, `rope_theta` and `rope_scaling` stood apart."""
+    section = config.section("rope_parameters") or config.section("rope_scaling")
+    for place in (config, section):
+        if place is not None and place.number("partial_rotary_factor", 1.0) != 1.0:
+            raise UnsupportedCheckpoint("partial_rotary_factor is not 1, but this family rotates whole heads")
+    theta = config if section is None or not section.has("rope_theta") else section
+    scaling = None if section is None else _scaling(section)
+    return Rotary(dim=head_dim, base=theta.number("rope_theta", 10000.0), scaling=scaling)
+
+
+def _scaling(section: Config) -> RopeScaling | None:
+    absent = None if section.has("factor") else "default"
+    kind = section.choice("rope_type" if section.has("rope_type") else "type", _SCALINGS, absent)
     if kind == "default":
         return None
     if kind == "linear":
-        return RopeScaling(kind="linear", factor=section.number("factor"))
+        return RopeScaling(kind=kind, factor=section.number("factor"))
+    low, high = section.number("low_freq_factor"), section.number("high_freq_factor")
+    if low >= high:
+        raise UnsupportedCheckpoint(f"low_freq_factor is {low} and high_freq_factor {high}")
     return RopeScaling(
-        kind="llama3",
+        kind=kind,
         factor=section.number("factor"),
-        low_freq_factor=section.number("low_freq_factor"),
-        high_freq_factor=section.number("high_freq_factor"),
+        low_freq_factor=low,
+        high_freq_factor=high,
         original_context=section.integer("original_max_position_embeddings"),
     )

@@ -86,9 +86,7 @@ def _with_block_means(g: Graph, x: Value, w: Linear) -> Value:
     Average pooling sees [batch, sequence, columns] as images of one row with `sequence` channels.
     """
     size = w.spec.block_size
-    means = g.op(
-        "AveragePool", [x], f"{w.name}.means", attributes={"kernel_shape": [size], "strides": [size], "ceil_mode": 1}
-    )
+    means = g.op("AveragePool", [x], f"{w.name}.means", attributes={"kernel_shape": [size], "strides": [size]})
     return g.op("Concat", [x, means], f"{w.name}.in", attributes={"axis": -1})
 
 

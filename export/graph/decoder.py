@@ -30,7 +30,8 @@ def build(arch: ModelArch, plan: Plan, weights: Weights, data: WeightFile, writt
         planned = plan[name]
         bias = _bias(planned.parts, arch, weights)
         if planned.method == "float":
-            values = np.concatenate([weights.tensor(part) for part in planned.parts])
+            parts = [weights.tensor(part) for part in planned.parts]
+            values = parts[0] if len(parts) == 1 else np.concatenate(parts)  # a large embedding is not copied
             stored = blocks.store_float(g, name, values, bias)
         else:
             stored = blocks.store_quantised(g, name, quantise(planned, weights), bias)

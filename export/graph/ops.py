@@ -39,7 +39,9 @@ class WeightFile:
         place = {"location": self.path.name, "offset": str(self._stream.tell()), "length": str(array.nbytes)}
         for key, value in place.items():
             tensor.external_data.add(key=key, value=value)
-        np.ascontiguousarray(array).tofile(self._stream)
+        self._stream.write(
+            np.ascontiguousarray(array).data
+        )  # not tofile: its OSError does not say that the disk is full
         return tensor
 
     def close(self) -> None:
@@ -71,7 +73,7 @@ class Graph:
         return Value(name)
 
     def alias(self, name: str, of: Value, shape: Sequence[int]) -> Value:
-        """The same stored bytes seen with another shape: two operators share one weight on disk and in the page cache."""
+        """The same stored bytes with another shape: two operators share one weight on disk and in the page cache."""
         original = next(tensor for tensor in self._proto.initializer if tensor.name == of)
         tensor = TensorProto()
         tensor.CopyFrom(original)
@@ -81,7 +83,7 @@ class Graph:
         self._proto.initializer.append(tensor)
         return Value(name)
 
-    def constant(self, value: int | float | Sequence[int], dtype: npt.DTypeLike) -> Value:
+    def constant(self, value: float | Sequence[int], dtype: npt.DTypeLike) -> Value:
         """A small constant inside the protobuf, made once however often it is asked for."""
         array = np.asarray(value, dtype)
         key = f"const_{array.dtype}_{'x'.join(map(str, array.shape))}_{'_'.join(map(str, array.ravel()))}"

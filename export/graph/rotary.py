@@ -7,6 +7,9 @@ import numpy.typing as npt
 
 from edgekit.arch import RopeScaling, Rotary
 
+_POSITIONS = 1 << 14
+"""Angles are computed for so many positions at a time: in double precision, a long context's would not be small."""
+
 
 def frequencies(rotary: Rotary) -> npt.NDArray[np.float64]:
     """Angle per position for each of dim / 2 pairs (Su et al. 2021, section 3.2.2), scaled where asked."""
@@ -26,5 +29,14 @@ def _scaled(plain: npt.NDArray[np.float64], scaling: RopeScaling) -> npt.NDArray
 
 def tables(rotary: Rotary, context: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """cos and sin, each float32 [context, dim / 2], the angles computed in double precision."""
-    angles = np.outer(np.arange(context, dtype=np.float64), frequencies(rotary))
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    pace = frequencies(rotary)
+    cos, sin = np.empty((context, len(pace)), np.float32), np.empty((context, len(pace)), np.float32)
+    for start in range(0, context, _POSITIONS):
+        angles = np.outer(np.arange(start, min(start + _POSITIONS, context), dtype=np.float64), pace)
+        cos[start : start + _POSITIONS], sin[start : start + _POSITIONS] = np.cos(angles), np.sin(angles)
+    return cos, sin
+
+
+def table_bytes(rotary: Rotary, context: int) -> int:
+    """Size of both tables."""
+    return 2 * context * (rotary.dim // 2) * 4

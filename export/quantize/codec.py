@@ -40,7 +40,8 @@ def pack(values: Packed, bits: int) -> Packed:
         return values
     if values.shape[-1] % 2:
         values = np.concatenate([values, np.zeros_like(values[..., :1])], axis=-1)
-    return values[..., 0::2] | (values[..., 1::2] << 4)
+    packed: Packed = values[..., 0::2] | (values[..., 1::2] << np.uint8(4))
+    return packed
 
 
 def unpack(packed: Packed, bits: int, count: int) -> Packed:
@@ -62,20 +63,40 @@ def store_affine(codes: Codes, scales: Floats, constants: Floats, spec: QuantSpe
     """Store value = scale * code + constant, codes signed [rows, columns], the others [rows, blocks].
 
     The constant is split into a zero point and a rest; the rests become one further column per block, scaled by
-    the block size because those columns multiply block means, and quantised as any other column.
+    the block size because those columns multiply block means, and quantised as any other column. A block that does
+    not contain zero would need a zero point that does not exist, and its large rest would coarsen its neighbours':
+    it is rounded anew without a constant. Raises ValueError if the columns are not whole blocks.
     """
-    low, high = -(1 << (spec.bits - 1)), (1 << (spec.bits - 1)) - 1
+    if codes.shape[1] % spec.block_size:
+        raise ValueError(f"{codes.shape[1]} columns are not whole blocks of {spec.block_size}")
     safe = np.where(scales == 0, np.float32(1), scales)
-    zeros = np.clip(np.rint(-constants / safe), low, high)
-    rest = (constants + zeros * scales) * np.float32(spec.block_size)
+    zeros = np.rint(-constants / safe)
+    codes, scales, constants, zeros = _without_far_constants(codes, scales, constants, zeros, spec)
+    rest = ((constants + zeros * scales) * np.float32(spec.block_size)).astype(np.float32)
     rest_codes, rest_scales = round_blocks(rest, spec.bits, spec.block_size)
-    # A block whose codes stop before the row's end is shared with the first rests only if columns are not whole blocks.
     all_codes = np.concatenate([codes, rest_codes[:, : rest.shape[1]]], axis=1)
     all_scales = np.concatenate([scales, rest_scales], axis=1)
     all_zeros = np.concatenate([zeros.astype(np.int8), np.zeros(rest_scales.shape, np.int8)], axis=1)
     middle = 1 << (spec.bits - 1)
     zero_points = pack((all_zeros.astype(np.int16) + middle).astype(np.uint8), spec.bits)
     return QuantisedMatrix(spec, codes.shape[1], _pack_blocks(all_codes, spec), all_scales, zero_points)
+
+
+def _without_far_constants(
+    codes: Codes, scales: Floats, constants: Floats, zeros: Floats, spec: QuantSpec
+) -> tuple[Codes, Floats, Floats, Floats]:
+    """Blocks whose zero point is not a code become symmetric: scale * code, with neither constant nor zero point."""
+    half = 1 << (spec.bits - 1)
+    far = (zeros < -half) | (zeros > half - 1)
+    if not far.any():
+        return codes, scales, constants, zeros
+    blocks = codes.reshape(*scales.shape, spec.block_size).copy()
+    values = blocks[far] * scales[far][:, None] + constants[far][:, None]
+    rounded, found = round_blocks(values.astype(np.float32), spec.bits, spec.block_size)
+    blocks[far], scales = rounded, scales.copy()
+    scales[far] = found[:, 0]
+    none = np.float32(0)
+    return blocks.reshape(codes.shape), scales, np.where(far, none, constants), np.where(far, none, zeros)
 
 
 def _pack_blocks(codes: Codes, spec: QuantSpec) -> Packed:

@@ -63,11 +63,11 @@ def plan(arch: ModelArch, precision: Precision, weights: Weights) -> Plan:
         shapes = [weights.shape(part) for part in parts]
         rows, columns = sum(shape[0] for shape in shapes), shapes[0][1]
         wanted = _wanted(name, columns, precision)
-        spec, method = wanted, "float" if wanted is FLOAT else "round"
+        spec, method = wanted, _method(wanted)
         kept = {KEPT.get(weights.dtype(part)) for part in parts}
         if len(kept) == 1 and (same := kept.pop()) is not None and same.bits == wanted.bits:
             spec, method = same, "keep"
-        matrices[name] = PlannedMatrix(name, parts, rows, columns, spec, method)  # type: ignore[arg-type]
+        matrices[name] = PlannedMatrix(name, parts, rows, columns, spec, method)
     return matrices
 
 
@@ -92,6 +92,10 @@ def _wanted(name: str, columns: int, precision: Precision) -> QuantSpec:
         # GatherBlockQuantized wants whole blocks; where none divides the width, the embedding stays float.
         return next((QuantSpec(8, size) for size in _EMBEDDING_BLOCKS if columns % size == 0), FLOAT)
     return QuantSpec(_BITS[precision], _BLOCK)
+
+
+def _method(spec: QuantSpec) -> Method:
+    return "float" if spec.bits == 32 else "round"
 
 
 def quantise(matrix: PlannedMatrix, weights: Weights) -> codec.QuantisedMatrix:

@@ -153,7 +153,8 @@ def test_the_agent_is_gone_when_the_demo_ends(kit: SimpleNamespace) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_it_is_stopped_and_then_exits_0(kit: SimpleNamespace, number: signal.Signals) -> None:
     starter = (
-        "import sys, pathlib, demo\n"
+        "import signal, sys, pathlib, demo\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits it ignored
         f"demo.EDGEKIT = (sys.executable, {str(kit.program)!r})\n"
         f"demo.ROOT = pathlib.Path({str(kit.folder)!r})\n"
         f"sys.exit(demo.main(['--port', '0', '--model', {str(kit.model)!r}]))"

@@ -1,0 +1,60 @@
+"""The committed bundles, and copies of them that a test may damage."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgekit import contract
+from tests.imports import ROOT
+
+FOLDERS = sorted(path for path in (ROOT / "tests" / "golden" / "bundles").iterdir() if path.is_dir())
+TINY = ROOT / "tests" / "golden" / "bundles" / "tiny-llama-1"
+FILES = [entry["path"] for entry in json.loads((TINY / contract.MANIFEST_FILE).read_bytes())["files"]]
+CONTEXT = 2048
+VOCAB = 320
+NO_END = {0: -100.0, 2: -100.0}
+"""A logit_bias that keeps the tiny model from ending its answer."""
+
+
+def copy_to(folder: Path) -> Path:
+    """A copy of the tiny bundle that may be changed."""
+    return Path(shutil.copytree(TINY, folder / "bundle"))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change bundle.json."""
+    path = folder / contract.MANIFEST_FILE
+    manifest = json.loads(path.read_bytes())
+    change(manifest)
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def seal(folder: Path) -> None:
+    """Make the manifest agree with the files again, as someone who tampers would."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        for entry in manifest["files"]:
+            raw = (folder / entry["path"]).read_bytes()
+            entry.update(size=len(raw), sha256=hashlib.sha256(raw).hexdigest())
+
+    edit(folder, change)
+
+
+def set_fields(**fields: Any) -> Callable[[Path], None]:
+    """A change of bundle.json: `a__b=1` sets field b of a."""
+
+    def apply(folder: Path) -> None:
+        def change(manifest: dict[str, Any]) -> None:
+            for name, value in fields.items():
+                *way, last = name.split("__")
+                target = manifest
+                for step in way:
+                    target = target[step]
+                target[last] = value
+
+        edit(folder, change)
+
+    return apply

@@ -1,0 +1,240 @@
+"""`Model`: a bundle in this process."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from device_agent import Model
+from device_agent.engine.records import Generation, Sampling
+from edgekit.chat import Message
+from edgekit.errors import (
+    ContextOverflow,
+    CorruptBundle,
+    InvalidRequest,
+    NotABundle,
+    ShuttingDown,
+    UnsafePath,
+    UsageError,
+)
+from tests.device_agent.bundles import CONTEXT, NO_END, TINY, copy_to, edit
+
+ENDLESS = Sampling(temperature=0.0, logit_bias=NO_END)
+QUESTION = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Model]:
+    with Model.open(TINY, threads=1) as opened:
+        yield opened
+
+
+def joined(pieces: Iterator[str]) -> str:
+    return "".join(pieces)
+
+
+def wait_until_idle(model: Model) -> None:
+    joined(model.generate("the", max_tokens=1))
+
+
+def cached_tokens(model: Model) -> int:
+    return model._scheduler._decoder.length
+
+
+def test_it_knows_what_it_runs(model: Model) -> None:
+    assert model.manifest.name == "tiny-llama"
+    assert model.context_tokens == CONTEXT
+    assert model.loaded_at > 1_700_000_000
+
+
+def test_text_comes_in_pieces_and_is_the_same_each_time(model: Model) -> None:
+    pieces = list(model.generate("hello the", max_tokens=30))
+    assert len(pieces) > 5
+    assert all(pieces)
+    assert "".join(pieces) == joined(model.generate("hello the", max_tokens=30))
+
+
+def test_an_answer_is_cut_at_max_tokens(model: Model) -> None:
+    pieces = list(model.submit(Generation(prompt=model.text_prompt("the"), sampling=ENDLESS, max_tokens=7)))
+    assert pieces[-1].finish == "length"
+    assert sum(len(piece.tokens) for piece in pieces) == 7
+
+
+def test_a_chat_is_the_continuation_of_the_rendered_template(model: Model) -> None:
+    prompt = model.chat_prompt([Message(role="user", content="hello")])
+    pieces = model.submit(Generation(prompt=prompt, max_tokens=20))
+    assert joined(model.chat(QUESTION, max_tokens=20)) == "".join(piece.text for piece in pieces)
+    assert joined(model.chat([Message(role="user", content="hello")], max_tokens=20)) == joined(
+        model.chat(QUESTION, max_tokens=20)
+    )
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_a_stop_string_ends_the_text_before_it(model: Model, as_list: bool) -> None:
+    whole = joined(model.generate("hello", max_tokens=40, sampling=ENDLESS))
+    stop = whole[10:12]
+    stops = [stop, "never said"] if as_list else stop
+    assert joined(model.generate("hello", max_tokens=40, sampling=ENDLESS, stop=stops)) == whole[: whole.index(stop)]
+
+
+def test_a_seed_repeats_a_draw_and_another_does_not(model: Model) -> None:
+    def draw(seed: int) -> str:
+        return joined(model.generate("hello", max_tokens=30, sampling=Sampling(temperature=1.0, seed=seed)))
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+def test_nothing_is_computed_for_pieces_that_nobody_asks_for(model: Model) -> None:
+    wait_until_idle(model)
+    before = cached_tokens(model)
+    model.generate("hello", sampling=ENDLESS)
+    assert not model.busy
+    assert model.waiting == 0
+    assert cached_tokens(model) == before
+
+
+def test_closing_an_answer_stops_the_model(model: Model) -> None:
+    pieces = model.generate("hello", sampling=ENDLESS)
+    next(pieces)
+    pieces.close()  # type: ignore[attr-defined]  # a generator, promised as an iterator
+    while model.busy:  # the token that was being made
+        pass
+    assert cached_tokens(model) < CONTEXT - 1
+
+
+def test_forgetting_an_answer_stops_the_model(model: Model) -> None:
+    for _ in model.generate("hello", sampling=ENDLESS):
+        break
+    while model.busy:
+        pass
+    assert cached_tokens(model) < CONTEXT - 1
+
+
+def test_two_threads_get_their_own_answers(model: Model) -> None:
+    prompts = ["hello", "and the end"]
+    alone = [joined(model.generate(prompt, max_tokens=60)) for prompt in prompts]
+    together: dict[str, str] = {}
+
+    def run(prompt: str) -> None:
+        together[prompt] = joined(model.generate(prompt, max_tokens=60))
+
+    threads = [threading.Thread(target=run, args=[prompt]) for prompt in prompts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [together[prompt] for prompt in prompts] == alone
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(model: Model) -> None:
+    with pytest.raises(ContextOverflow) as refused:
+        next(model.generate("x " * CONTEXT))
+    assert refused.value.context_tokens == CONTEXT
+    assert refused.value.prompt_tokens > CONTEXT
+
+
+def test_an_answer_may_fill_the_context_through_every_growth_of_the_cache(model: Model) -> None:
+    pieces = list(model.submit(Generation(prompt=model.text_prompt("hello"), sampling=ENDLESS)))
+    assert pieces[-1].finish == "length"
+    assert sum(len(piece.tokens) for piece in pieces) == CONTEXT - len(model.text_prompt("hello"))
+
+
+@pytest.mark.parametrize("message", [{"role": "user"}, {"content": "hello"}, {"role": "user", "content": 1}])
+def test_something_that_is_no_message_is_refused(model: Model, message: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest, match="role"):
+        model.chat([message])
+
+
+# --- opening and closing --------------------------------------------------------------------
+
+
+def test_no_folder_is_not_a_bundle(tmp_path: Path) -> None:
+    with pytest.raises(NotABundle):
+        Model.open(tmp_path / "nothing")
+
+
+def test_a_changed_file_is_refused(tmp_path: Path) -> None:
+    folder = copy_to(tmp_path)
+    raw = bytearray((folder / "model.onnx.data").read_bytes())
+    raw[100] ^= 1
+    (folder / "model.onnx.data").write_bytes(raw)
+    with pytest.raises(CorruptBundle, match=r"model\.onnx\.data"):
+        Model.open(folder)
+
+
+def test_a_link_is_refused(tmp_path: Path) -> None:
+    folder = copy_to(tmp_path)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").symlink_to(TINY / "tokenizer.json")
+    with pytest.raises(UnsafePath):
+        Model.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("tokenizer.json", b"{}"), ("chat_template.jinja", b"{% for %}"), ("chat_template.jinja", b"\xff\xfe")],
+)
+def test_text_files_that_are_none_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    from tests.device_agent.bundles import seal
+
+    folder = copy_to(tmp_path)
+    (folder / name).write_bytes(content)
+    seal(folder)
+    with pytest.raises(CorruptBundle, match=name):
+        Model.open(folder)
+
+
+def test_a_bundle_without_a_chat_template_still_answers(tmp_path: Path) -> None:
+    folder = copy_to(tmp_path)
+
+    def drop(manifest: dict[str, list[dict[str, str]]]) -> None:
+        manifest["files"] = [entry for entry in manifest["files"] if entry["path"] != "chat_template.jinja"]
+
+    edit(folder, drop)
+    with Model.open(folder) as opened:
+        assert opened.chat_prompt([Message(role="user", content="hello")]) == opened.text_prompt("hello\n")
+
+
+def test_less_than_one_thread_is_refused() -> None:
+    with pytest.raises(UsageError):
+        Model.open(TINY, threads=0)
+
+
+def test_a_closed_model_takes_no_requests_and_closes_again() -> None:
+    opened = Model.open(TINY)
+    opened.close()
+    opened.close()
+    with pytest.raises(ShuttingDown):
+        next(opened.generate("hello"))
+
+
+def test_closing_ends_a_running_answer() -> None:
+    opened = Model.open(TINY)
+    pieces = opened.generate("hello", sampling=ENDLESS)
+    next(pieces)
+    opened.close()
+    list(pieces)
+    assert cached_tokens(opened) < CONTEXT - 1
+
+
+def test_closing_can_let_a_running_answer_finish() -> None:
+    opened = Model.open(TINY)
+    answer = opened.submit(Generation(prompt=opened.text_prompt("hello"), sampling=ENDLESS, max_tokens=50))
+    opened.close(finish=True)
+    assert [piece.finish for piece in answer][-1] == "length"
+
+
+def test_the_readme_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.imports import ROOT
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = [block.split("```")[0] for block in readme.split("```python\n")[1:] if "device_agent" in block]
+    shutil.copytree(TINY, tmp_path / "my-model")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out
