@@ -225,7 +225,6 @@ def serve_command(folder: Path, host: str, port: int, threads: int | None, *, as
             click.echo(f"       page     {url}/")
             click.echo(f"       OpenAI   {url}/v1")
             click.echo("       Ctrl-C stops")
-        sys.stdout.flush()
 
     serve(AgentSettings(folder, host, port, threads), ready)
 

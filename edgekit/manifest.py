@@ -18,6 +18,7 @@ are an error: a bundle is read the same way by every version that can read it.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import msgspec
@@ -146,6 +147,16 @@ def parse(raw: bytes, *, path: str) -> Manifest:
             raise UnsafePath(path, repr(entry.path))
     if len({entry.path for entry in manifest.files}) != len(manifest.files):
         raise CorruptBundle(path, "bundle.json lists a file twice")
-    if not manifest.tokens.eos or max(manifest.tokens.eos) >= manifest.arch.vocab:
-        raise CorruptBundle(path, "bundle.json names no usable end-of-text token")
+    if not manifest.tokens.eos:
+        raise CorruptBundle(path, "bundle.json names no end-of-text token")
+    if max(_token_ids(manifest)) >= manifest.arch.vocab:
+        raise CorruptBundle(path, "bundle.json names a token beyond the vocabulary")
     return manifest
+
+
+def _token_ids(manifest: Manifest) -> Iterator[int]:
+    yield from manifest.tokens.eos
+    yield from (token for token in (manifest.tokens.bos, manifest.tokens.pad) if token is not None)
+    for golden in manifest.golden:
+        yield from golden.prompt
+        yield from golden.tokens

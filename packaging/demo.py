@@ -24,10 +24,9 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
-# Without a system message SmolLM2's template adds its own, and with that one the 4-bit checkpoint answers this
-# question in circles, greedily, in llama.cpp as here.
-SYSTEM = "You are a helpful assistant."
-QUESTION = "What is the capital of France?"
+# Asked without its second sentence, the checkpoint hesitates between "The" and "L" (its own float weights: 25.3 and
+# 25.2), and any rounding decides; llama.cpp, reading the same file, goes on in French.
+QUESTION = "What is the capital of France? Answer in one sentence."
 PORT = 8080
 MAX_TOKENS = 128
 STOP_S = 15.0
@@ -82,7 +81,7 @@ def _demo(options: argparse.Namespace, screen: TextIO) -> None:
     _ensure_bundle(model, bundle, screen)
     bundle_bytes = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
     with agent(bundle, options.port) as (process, url):
-        print(f"System    {SYSTEM}\nQuestion  {QUESTION}\nAnswer    ", end="", file=screen, flush=True)
+        print(f"Question  {QUESTION}\nAnswer    ", end="", file=screen, flush=True)
         asked = ask(url, QUESTION, screen)
         print(f"\n\nSpeed     {asked.decode_tokens_per_s:.1f} tokens/s", file=screen)
         print(f"          {asked.prefill_tokens_per_s:.1f} tokens/s reading the prompt", file=screen)
@@ -199,7 +198,7 @@ def ask(url: str, question: str, screen: TextIO) -> Asked:
 def _stream_answer(connection: http.client.HTTPConnection, model: str, question: str, screen: TextIO) -> Asked:
     body = {
         "model": model,
-        "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}],
+        "messages": [{"role": "user", "content": question}],
         "temperature": 0,
         "max_tokens": MAX_TOKENS,
         "stream": True,

@@ -51,13 +51,8 @@ class Config:
 DEFAULT = Config()
 
 
-def weights(config: Config = DEFAULT, *, seed: int = 0) -> Weights:
-    """Random weights under transformers' names, scaled so that logits differ clearly between tokens."""
-    random = np.random.default_rng(seed)
-
-    def normal(*shape: int, scale: float = 0.2) -> NDArray[np.float32]:
-        return random.normal(0.0, scale, shape).astype(np.float32)
-
+def shapes(config: Config = DEFAULT) -> dict[str, tuple[int, ...]]:
+    """Every tensor under transformers' names."""
     query, key = config.heads * config.head_dim, config.kv_heads * config.head_dim
     linears = {
         "self_attn.q_proj": (query, config.hidden, config.attention_bias),
@@ -68,19 +63,29 @@ def weights(config: Config = DEFAULT, *, seed: int = 0) -> Weights:
         "mlp.up_proj": (config.intermediate, config.hidden, config.mlp_bias),
         "mlp.down_proj": (config.hidden, config.intermediate, config.mlp_bias),
     }
-    found: Weights = {"model.embed_tokens.weight": normal(config.vocab, config.hidden, scale=0.5)}
+    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab, config.hidden)}
     for layer in range(config.layers):
         prefix = f"model.layers.{layer}"
         for name, (rows, columns, bias) in linears.items():
-            found[f"{prefix}.{name}.weight"] = normal(rows, columns)
+            found[f"{prefix}.{name}.weight"] = (rows, columns)
             if bias:
-                found[f"{prefix}.{name}.bias"] = normal(rows)
+                found[f"{prefix}.{name}.bias"] = (rows,)
         for norm in ("input_layernorm", "post_attention_layernorm"):
-            found[f"{prefix}.{norm}.weight"] = 1 + normal(config.hidden)
-    found["model.norm.weight"] = 1 + normal(config.hidden)
+            found[f"{prefix}.{norm}.weight"] = (config.hidden,)
+    found["model.norm.weight"] = (config.hidden,)
     if not config.tied:
-        found["lm_head.weight"] = normal(config.vocab, config.hidden, scale=0.3)
+        found["lm_head.weight"] = (config.vocab, config.hidden)
     return found
+
+
+def weights(config: Config = DEFAULT, *, seed: int = 0) -> Weights:
+    """Random weights under transformers' names, scaled so that logits differ clearly between tokens."""
+    random = np.random.default_rng(seed)
+    scales = {"model.embed_tokens.weight": 0.5, "lm_head.weight": 0.3}
+    return {
+        name: ((1.0 if "norm" in name else 0.0) + random.normal(0.0, scales.get(name, 0.2), shape)).astype(np.float32)
+        for name, shape in shapes(config).items()
+    }
 
 
 def vocabulary() -> dict[str, int]:

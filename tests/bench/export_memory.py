@@ -8,6 +8,7 @@ the operating system saw. Needs as much free disk as the checkpoint and the bund
 """
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,39 +16,39 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests import tiny
 
-WIDTHS = {"hidden": 2048, "heads": 32, "kv_heads": 4, "head_dim": 64, "intermediate": 5632, "vocab": 32000, "context": 2048}
+SHAPE = tiny.Config(
+    hidden=2048, heads=32, kv_heads=4, head_dim=64, intermediate=5632, vocab=32000, context=2048, layers=1
+)
 
 
 def make_checkpoint(folder: Path, layers: int) -> int:
     """Write config, tokenizer and one safetensors shard per layer; returns their bytes."""
-    config = tiny.Config(layers=layers, **WIDTHS)
-    tiny.write_hf_folder(folder, tiny.Config(layers=1))  # the small files; the weights are replaced
-    for shard in folder.glob("*.safetensors*"):
-        shard.unlink()
-    (folder / "config.json").write_text(json.dumps(tiny.hf_config(config)))
+    tiny.write_hf_folder(folder, tiny.Config(layers=1))  # for its small files; configuration and weights are replaced
+    (folder / "model.safetensors").unlink()
+    tiny.write_json(folder / "config.json", tiny.hf_config(dataclasses.replace(SHAPE, layers=layers)))
     random = np.random.default_rng(0)
-    shapes = {name: array.shape for name, array in tiny.weights(tiny.Config(layers=1)).items()}
-    grown = {64: config.hidden, 96: config.intermediate, 320: config.vocab, 32: config.kv_heads * config.head_dim}
+    shapes = tiny.shapes(SHAPE)
     index: dict[str, str] = {}
-    for shard in range(-1, layers):
-        names = [name for name in shapes if (".layers." in name) == (shard >= 0)]
+    for layer in range(-1, layers):  # -1: what belongs to no layer
         tensors = {
-            name.replace(".layers.0.", f".layers.{shard}."): _random(random, tuple(grown[n] for n in shapes[name]))
-            for name in names
+            name.replace(".layers.0.", f".layers.{layer}."): _random(random, shape)
+            for name, shape in shapes.items()
+            if (".layers." in name) == (layer >= 0)
         }
-        file = f"model-{shard + 1:05}.safetensors"
+        file = f"model-{layer + 1:05}.safetensors"
         save_file(tensors, str(folder / file))
         index |= dict.fromkeys(tensors, file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    tiny.write_json(folder / "model.safetensors.index.json", {"weight_map": index})
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def _random(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def _random(random: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float16]:
     if len(shape) == 1:
         return np.ones(shape, np.float16)
     return (random.standard_normal(shape, np.float32) * 0.02).astype(np.float16)
@@ -63,8 +64,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         source, out = Path(scratch, "source"), Path(scratch, "bundle")
         size = make_checkpoint(source, options.layers)
-        command = [sys.executable, "-m", "edgekit", "export", str(source), "-o", str(out), "--quant", options.quant, "--json"]
-        result = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        command = [sys.executable, "-m", "edgekit", "export", str(source), "-o", str(out), "--quant", options.quant]
+        result = json.loads(subprocess.run([*command, "--json"], check=True, stdout=subprocess.PIPE).stdout)
     print("| checkpoint | bundle | seconds | peak memory |")
     print("|---|---|---|---|")
     print(

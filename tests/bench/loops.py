@@ -102,7 +102,7 @@ def main() -> None:
     prompt = [100 + 7 * i for i in range(options.prompt_tokens)]
     results = compare(options.bundle, prompt, options.decode_tokens, options.rounds)
     same = len({tuple(rounds[0].tokens) for rounds in results.values()}) == 1
-    print(f"{options.prompt_tokens} prompt tokens, {options.decode_tokens} decoded, median of {options.rounds} rounds\n")
+    print(f"prompt of {options.prompt_tokens}, {options.decode_tokens} decoded, medians of {options.rounds} rounds\n")
     print("| loop | prompt tokens/s | decode tokens/s |")
     print("|---|---|---|")
     for engine, rounds in results.items():
@@ -131,7 +131,8 @@ def compare(bundle: Path, prompt: list[int], count: int, rounds: int) -> dict[st
     try:
         for _ in range(rounds + 1):
             for engine, worker in workers.items():
-                assert worker.stdin is not None and worker.stdout is not None
+                assert worker.stdin is not None
+                assert worker.stdout is not None
                 worker.stdin.write(json.dumps([prompt, count]) + "\n")
                 worker.stdin.flush()
                 results[engine].append(Round(*json.loads(worker.stdout.readline())))

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from device_agent import Model
 from edgekit import contract
 from tests.imports import ROOT
 
@@ -58,3 +60,10 @@ def set_fields(**fields: Any) -> Callable[[Path], None]:
         edit(folder, change)
 
     return apply
+
+
+def tokens_when_idle(model: Model) -> int:
+    """How many tokens the model had read and made when it came to rest; it does within a token of being told."""
+    while model.busy:
+        time.sleep(0)  # a spin that lets the model's thread have the interpreter
+    return model._scheduler._decoder.length

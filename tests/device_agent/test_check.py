@@ -98,7 +98,10 @@ def _graph_of(content: bytes) -> Damage:
 
 
 def _manifest_of(content: bytes) -> Damage:
-    return lambda folder: (folder / contract.MANIFEST_FILE).write_bytes(content) and None
+    def apply(folder: Path) -> None:
+        (folder / contract.MANIFEST_FILE).write_bytes(content)
+
+    return apply
 
 
 def _golden(**fields: Any) -> Damage:
@@ -144,7 +147,7 @@ DAMAGES: dict[str, tuple[Damage, str, int, str]] = {
     "one layer less than the graph": (set_fields(arch__layers=1), "CorruptBundle", 33, "1 layers"),
     "wrong golden tokens": (_wrong_golden_token, "CorruptBundle", 33, "golden prompt 1 gives"),
     "an empty golden prompt": (_golden(prompt=[]), "CorruptBundle", 33, "golden prompt 1"),
-    "a golden prompt of unknown ids": (_golden(prompt=[320]), "CorruptBundle", 33, "golden prompt 1"),
+    "a golden prompt of unknown ids": (_golden(prompt=[320]), "CorruptBundle", 33, "beyond the vocabulary"),
     "a golden prompt beyond the context": (_golden(prompt=[5] * 2048), "CorruptBundle", 33, "golden prompt 1"),
     "more sure tokens than tokens": (_golden(sure=1 << 60), "CorruptBundle", 33, "golden prompt 1"),
 }
@@ -184,4 +187,10 @@ def test_tokens_that_are_not_sure_may_differ(tmp_path: Path) -> None:
         golden["tokens"][golden["sure"]] ^= 1
 
     edit(folder, change)
+    assert problems(folder) == []
+
+
+def test_a_golden_prompt_without_sure_tokens_proves_nothing_and_is_no_problem(tmp_path: Path) -> None:
+    folder = copy_to(tmp_path)
+    _golden(sure=0)(folder)
     assert problems(folder) == []

@@ -12,6 +12,7 @@ import pytest
 from device_agent import Model
 from device_agent import cli as verbs
 from device_agent.engine.records import Generation, Piece, Timings
+from device_agent.engine.scheduler import QueuedAnswer
 from edgekit import cli
 from edgekit.bundle import read_manifest
 from tests.device_agent.bundles import CONTEXT, TINY, copy_to, set_fields
@@ -27,14 +28,24 @@ class Ran:
         self.code, self.out, self.err = code, out, err
 
 
+class Keyboard(io.TextIOWrapper):
+    """Standard input that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 class Run:
     """Runs `edgekit` in this process."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         self._capsys, self._monkeypatch = capsys, monkeypatch
 
-    def __call__(self, *arguments: str | Path, stdin: bytes = b"") -> Ran:
-        self._monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+    def __call__(self, *arguments: str | Path, stdin: bytes = b"", typed: Sequence[str] | None = None) -> Ran:
+        kind = io.TextIOWrapper if typed is None else Keyboard
+        self._monkeypatch.setattr(sys, "stdin", kind(io.BytesIO(stdin), encoding="utf-8"))
+        lines = iter(typed or ())
+        self._monkeypatch.setattr("builtins.input", lambda _: next(lines))
         with pytest.raises(SystemExit) as ended:
             cli.main([str(argument) for argument in arguments])
         return Ran(ended.value.code, *self._capsys.readouterr())
@@ -57,7 +68,7 @@ def test_inspect_shows_what_matters(run: Run) -> None:
 
 def test_inspect_json_is_the_manifest(run: Run) -> None:
     shown = run("inspect", TINY, "--json")
-    assert shown.out.encode() == (TINY / "bundle.json").read_bytes()
+    assert json.loads(shown.out) == json.loads((TINY / "bundle.json").read_bytes())
 
 
 def test_inspect_says_what_is_not_known(run: Run, tmp_path: Path) -> None:
@@ -144,7 +155,12 @@ def test_an_empty_line_ends_a_chat(run: Run) -> None:
 def test_a_looping_model_ends_its_answer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Generation] = []
     submit = Model.submit
-    monkeypatch.setattr(Model, "submit", lambda model, given: asked.append(given) or submit(model, given))
+
+    def overheard(model: Model, generation: Generation) -> QueuedAnswer:
+        asked.append(generation)
+        return submit(model, generation)
+
+    monkeypatch.setattr(Model, "submit", overheard)
     run("chat", TINY, stdin=b"hello\n")
     assert [generation.max_tokens for generation in asked] == [1024]
 
@@ -195,18 +211,9 @@ def test_ctrl_c_at_the_prompt_exits_130(run: Run, monkeypatch: pytest.MonkeyPatc
     assert run("chat", TINY).code == 130
 
 
-def test_at_a_terminal_a_turn_that_does_not_fit_is_told_and_forgotten(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def typed(lines: Sequence[str]) -> None:
-        waiting = iter(lines)
-        monkeypatch.setattr("builtins.input", lambda _: next(waiting))
-
-    monkeypatch.setattr(io.TextIOWrapper, "isatty", lambda _: True)
-    typed(["hello", ""])
-    alone = run("chat", TINY, "--max-tokens", "5")
-    typed(["x " * CONTEXT, "hello", ""])
-    shown = run("chat", TINY, "--max-tokens", "5")
+def test_at_a_terminal_a_turn_that_does_not_fit_is_told_and_forgotten(run: Run) -> None:
+    alone = run("chat", TINY, "--max-tokens", "5", typed=["hello", ""])
+    shown = run("chat", TINY, "--max-tokens", "5", typed=["x " * CONTEXT, "hello", ""])
     assert shown.code == 0
     assert "maximum context length" in shown.err
     assert shown.out == alone.out
@@ -300,7 +307,7 @@ def test_the_verbs_are_those_that_are_installed() -> None:
     assert {entry.name for entry in installed if entry.value.startswith("device_agent")} == set(VERBS)
 
 
-def test_golden_tokens_of_the_manifest_are_what_generate_gives(run: Run) -> None:
+def test_golden_tokens_of_the_manifest_are_what_the_engine_gives() -> None:
     golden = read_manifest(TINY).golden[2]
     with Model.open(TINY) as model:
         pieces = list(model.submit(Generation(prompt=golden.prompt, max_tokens=golden.sure)))

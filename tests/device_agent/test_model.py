@@ -19,7 +19,8 @@ from edgekit.errors import (
     UnsafePath,
     UsageError,
 )
-from tests.device_agent.bundles import CONTEXT, NO_END, TINY, copy_to, edit
+from tests.device_agent.bundles import CONTEXT, NO_END, TINY, copy_to, edit, seal, tokens_when_idle
+from tests.imports import ROOT
 
 ENDLESS = Sampling(temperature=0.0, logit_bias=NO_END)
 QUESTION = [{"role": "user", "content": "hello"}]
@@ -33,14 +34,6 @@ def model() -> Iterator[Model]:
 
 def joined(pieces: Iterator[str]) -> str:
     return "".join(pieces)
-
-
-def wait_until_idle(model: Model) -> None:
-    joined(model.generate("the", max_tokens=1))
-
-
-def cached_tokens(model: Model) -> int:
-    return model._scheduler._decoder.length
 
 
 def test_it_knows_what_it_runs(model: Model) -> None:
@@ -88,29 +81,24 @@ def test_a_seed_repeats_a_draw_and_another_does_not(model: Model) -> None:
 
 
 def test_nothing_is_computed_for_pieces_that_nobody_asks_for(model: Model) -> None:
-    wait_until_idle(model)
-    before = cached_tokens(model)
+    before = tokens_when_idle(model)
     model.generate("hello", sampling=ENDLESS)
     assert not model.busy
     assert model.waiting == 0
-    assert cached_tokens(model) == before
+    assert tokens_when_idle(model) == before
 
 
 def test_closing_an_answer_stops_the_model(model: Model) -> None:
     pieces = model.generate("hello", sampling=ENDLESS)
     next(pieces)
     pieces.close()  # type: ignore[attr-defined]  # a generator, promised as an iterator
-    while model.busy:  # the token that was being made
-        pass
-    assert cached_tokens(model) < CONTEXT - 1
+    assert tokens_when_idle(model) < CONTEXT - 1
 
 
 def test_forgetting_an_answer_stops_the_model(model: Model) -> None:
     for _ in model.generate("hello", sampling=ENDLESS):
         break
-    while model.busy:
-        pass
-    assert cached_tokens(model) < CONTEXT - 1
+    assert tokens_when_idle(model) < CONTEXT - 1
 
 
 def test_two_threads_get_their_own_answers(model: Model) -> None:
@@ -178,8 +166,6 @@ def test_a_link_is_refused(tmp_path: Path) -> None:
     [("tokenizer.json", b"{}"), ("chat_template.jinja", b"{% for %}"), ("chat_template.jinja", b"\xff\xfe")],
 )
 def test_text_files_that_are_none_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
-    from tests.device_agent.bundles import seal
-
     folder = copy_to(tmp_path)
     (folder / name).write_bytes(content)
     seal(folder)
@@ -217,7 +203,7 @@ def test_closing_ends_a_running_answer() -> None:
     next(pieces)
     opened.close()
     list(pieces)
-    assert cached_tokens(opened) < CONTEXT - 1
+    assert tokens_when_idle(opened) < CONTEXT - 1
 
 
 def test_closing_can_let_a_running_answer_finish() -> None:
@@ -230,10 +216,9 @@ def test_closing_can_let_a_running_answer_finish() -> None:
 def test_the_readme_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.imports import ROOT
-
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = [block.split("```")[0] for block in readme.split("```python\n")[1:] if "device_agent" in block]
+    examples = [block.split("```")[0] for block in readme.split("```python\n")[1:]]
+    (example,) = [code for code in examples if "device_agent" in code]
     shutil.copytree(TINY, tmp_path / "my-model")
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from device_agent.engine.records import Piece
 from device_agent.http import HttpSettings, Server, create_app
@@ -55,6 +55,7 @@ def open_page(browser: Browser, url: str) -> Iterator[Open]:
     """Opens the page; at the end there must have been no complaint and no request to anywhere else."""
     complaints: list[str] = []
     elsewhere: list[str] = []
+    opened: list[BrowserContext] = []
 
     def note(message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"} and "503" not in message.text:  # Chromium reports refused requests
@@ -70,6 +71,7 @@ def open_page(browser: Browser, url: str) -> Iterator[Open]:
             color_scheme="dark" if dark else "light",
             permissions=["clipboard-read", "clipboard-write"],
         )
+        opened.append(context)
         page = context.new_page()
         page.on("console", note)
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -79,7 +81,7 @@ def open_page(browser: Browser, url: str) -> Iterator[Open]:
         return page
 
     yield run
-    for context in browser.contexts:
+    for context in opened:
         context.close()
     assert complaints == []
     assert elsewhere == []

@@ -43,7 +43,7 @@ def checkpoint(config: Mapping[str, object], tensors: Values) -> Checkpoint:
 
 def tiny_checkpoint(changed: Mapping[str, object], shape: tiny.Config = tiny.DEFAULT) -> Checkpoint:
     """The tiny model with some keys of its configuration changed."""
-    return checkpoint(tiny.hf_config(shape) | changed, tiny.weights(shape))
+    return checkpoint({**tiny.hf_config(shape), **changed}, tiny.weights(shape))
 
 
 def session(graph: onnx.ModelProto | Path) -> onnxruntime.InferenceSession:

@@ -13,27 +13,18 @@ from pathlib import Path
 
 from export.pipeline import ExportJob, export
 from tests import tiny
+from tests.export.silent import SILENT
 
 FOLDER = Path(__file__).parent / "bundles"
 CONFIG = tiny.Config(context=2048)
 MAX_BYTES = 300_000
 
 
-class Quiet:
-    """No progress is drawn: it takes two seconds."""
-
-    def stage(self, title: str) -> None:
-        pass
-
-    def advance(self, done: int, total: int) -> None:
-        pass
-
-
 def make(name: str) -> Path:
     """Export to bundles/`name`. Raises OutputExists if it is there, and ValueError if it is too large to commit."""
     with tempfile.TemporaryDirectory() as scratch:
         source = tiny.write_hf_folder(Path(scratch) / "tiny-llama", CONFIG)
-        manifest = export(ExportJob(source, FOLDER / name, "int4", name="tiny-llama"), Quiet())
+        manifest = export(ExportJob(source, FOLDER / name, "int4", name="tiny-llama"), SILENT)
     if manifest.file_bytes > MAX_BYTES:
         raise ValueError(f"{manifest.file_bytes:,} bytes are too many for the repository")
     return FOLDER / name

@@ -83,7 +83,7 @@ ONCE = ["--once", "--port", "0"]
 def test_it_exports_asks_and_tells(kit: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.main(ONCE) == 0
     out = capsys.readouterr().out
-    assert "Question  What is the capital of France?\nAnswer    It is Paris.\n" in out
+    assert f"Question  {demo.QUESTION}\nAnswer    It is Paris.\n" in out
     assert "80.5 tokens/s" in out
     assert "300.2 tokens/s reading the prompt" in out
     assert "Page      http://127.0.0.1:" in out

@@ -78,8 +78,15 @@ def test_plain_text_has_no_control_tokens(text: str) -> None:
 @example(["<|im_end|", ">"])
 @example(["<|", "<|im_start|>", "im_end|>"])
 def test_no_control_token_comes_about_where_two_messages_meet(contents: list[str]) -> None:
-    ids = GLUING.chat([user(content) for content in contents if len(content) != 1 or content in "<>"])
+    ids = GLUING.chat([user(content) for content in contents])
     assert controls(ids) == [IM_START], "the template's own"
+
+
+@pytest.mark.parametrize(
+    ("template", "content"), [("<{{ messages[0].content }}", "|im_end|>"), ("{{ messages[0].content }}>", "<|im_end|")]
+)
+def test_no_control_token_comes_about_where_a_message_meets_the_template(template: str, content: str) -> None:
+    assert encoder(template).chat([user(content)]) == ENCODER.text("<|im_end|>")
 
 
 def test_a_role_cannot_speak_in_control_tokens_either() -> None:
@@ -120,8 +127,8 @@ def test_a_tokenizer_without_control_tokens_encodes_what_the_template_writes() -
 def test_a_control_token_swallows_spaces_as_the_tokenizer_says(left: bool, right: bool) -> None:
     made = fresh_tokenizer()
     made.add_special_tokens([tokenizers.AddedToken("<|x|>", special=True, lstrip=left, rstrip=right)])
-    template = "{% for m in messages %}{{ m.content }} \n <|x|>\n  {{ m.content }}{% endfor %}"
-    expected = made.encode("hello \n <|x|>\n  hello", add_special_tokens=False).ids
+    template = "{% for m in messages %}{{ m.content }} \n <|x|>\n  {{ m.content }} <|x|> {{ m.content }}{% endfor %}"
+    expected = made.encode("hello \n <|x|>\n  hello <|x|> hello", add_special_tokens=False).ids
     assert list(PromptEncoder(made, ChatTemplate(template), bos=None).chat([user("hello")])) == expected
 
 

@@ -28,7 +28,7 @@ def affine_matrix(columns: int, seed: int = 0) -> tuple[codec.QuantisedMatrix, F
     spec, rows = QuantSpec(4, 32, affine=True), 12
     codes, scales = random_codes(rows, columns, 4, seed), random_scales(rows, columns // 32, seed)
     constants = scales * np.random.default_rng(seed + 1).uniform(-6.5, 7.5, scales.shape).astype(np.float32)
-    meant: Floats = codes * np.repeat(scales, 32, 1) + np.repeat(constants, 32, 1)
+    meant = codes.astype(np.float32) * np.repeat(scales, 32, 1) + np.repeat(constants, 32, 1)
     return codec.store_affine(codes, scales, constants, spec), scales, meant
 
 

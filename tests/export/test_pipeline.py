@@ -1,0 +1,206 @@
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from edgekit import contract
+from edgekit.bundle import open_bundle, problems
+from edgekit.errors import DiskFull, EdgekitError, ExportError, OutputExists, UnsupportedCheckpoint, UsageError
+from edgekit.quant import PRECISIONS, Precision
+from export import pipeline
+from export.pipeline import ExportJob, export
+from tests import tiny
+from tests.export.exports import export_tiny
+from tests.export.silent import Heard
+
+LONG = tiny.Config(context=4096)
+MAX_KL: dict[Precision, float] = {"fp32": 1e-6, "int8": 0.02, "int4": 2.0}
+"""Nats. Rounding hurts random weights far more than trained ones."""
+SOURCES: dict[str, Callable[[Path], Path]] = {
+    "folder": lambda path: tiny.write_hf_folder(path, LONG),
+    "folder in shards, bfloat16": lambda path: tiny.write_hf_folder(path, LONG, shards=3, dtype="bfloat16"),
+    "tied": lambda path: tiny.write_hf_folder(path, tiny.Config(tied=True)),
+    "biases": lambda path: tiny.write_hf_folder(path, tiny.Config(attention_bias=True, mlp_bias=True)),
+    "gelu": lambda path: with_gelu(tiny.write_hf_folder(path)),
+    "F16 file": lambda path: tiny.write_gguf(path.with_suffix(".gguf"), LONG),
+    "tied Q4_1 file": lambda path: tiny.write_gguf(
+        path.with_suffix(".gguf"), tiny.Config(tied=True), tensor_type="Q4_1"
+    ),
+    "Q4_0 file with biases": lambda path: tiny.write_gguf(
+        path.with_suffix(".gguf"), tiny.Config(attention_bias=True), tensor_type="Q4_0"
+    ),
+    "tied Q8_0 file": lambda path: tiny.write_gguf(
+        path.with_suffix(".gguf"), tiny.Config(tied=True), tensor_type="Q8_0"
+    ),
+}
+
+
+class Usage(NamedTuple):
+    """What shutil.disk_usage returns."""
+
+    total: int
+    used: int
+    free: int
+
+
+def with_gelu(folder: Path) -> Path:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu_pytorch_tanh"}))
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return tiny.write_hf_folder(tmp_path / "in" / "tiny")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "made").mkdir()
+    return tmp_path / "made" / "bundle"
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_becomes_a_bundle(name: str, precision: Precision, tmp_path: Path, out: Path) -> None:
+    source = SOURCES[name](tmp_path / "tiny")
+    manifest = export_tiny(source, out, precision)
+
+    bundle = open_bundle(out)
+    assert problems(bundle) == []
+    assert bundle.manifest == manifest
+    assert manifest.name == "tiny"
+    assert (manifest.version, manifest.quant.precision) == ("1", precision)
+    assert manifest.source.kind == ("gguf" if source.suffix else "huggingface")
+    assert manifest.tokens.eos[0] == tiny.IM_END
+    assert manifest.quality["verification_error"] < 1e-4
+    assert manifest.quality["kl"] < MAX_KL[precision]
+    assert manifest.requires.weight_bytes == (out / contract.DATA_FILE).stat().st_size
+    assert {path.name for path in out.iterdir()} == {
+        contract.MODEL_FILE,
+        contract.DATA_FILE,
+        contract.MANIFEST_FILE,
+        contract.GENAI_FILE,
+        contract.TOKENIZER_FILE,
+        contract.TOKENIZER_CONFIG_FILE,
+        contract.CHAT_TEMPLATE_FILE,
+        contract.CARD_FILE,
+    }
+
+
+def test_names_and_version_are_those_that_were_given(source: Path, out: Path) -> None:
+    manifest = export(ExportJob(source, out, "fp32", "my-model", "2026.1"), Heard())
+    assert (manifest.name, manifest.version) == ("my-model", "2026.1")
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("SmolLM2-135M.Q4_1.gguf", "SmolLM2-135M.Q4_1"),
+        ("my model (1)", "my-model-1"),
+        ("_private", "private"),
+        ("Größe", "Gr-e"),
+        ("中文", "model"),
+        ("x" * 250, "x" * 200),
+        ("a.gguf.gguf", "a.gguf"),
+    ],
+)
+def test_a_name_is_made_from_the_source_s(file: str, name: str, tmp_path: Path) -> None:
+    assert pipeline._name(ExportJob(tmp_path / file, tmp_path)) == name
+
+
+@pytest.mark.parametrize("value", ["", "two words", "-x", "a/b", "a" * 201, "é", "a\n"])
+@pytest.mark.parametrize("field", ["name", "version"])
+def test_a_name_that_a_manifest_could_not_hold_is_refused_at_once(field: str, value: str, tmp_path: Path) -> None:
+    name, version = (value, "1") if field == "name" else ("good", value)
+    with pytest.raises(UsageError, match=f"--{field}"):
+        export(ExportJob(tmp_path / "nothing here", tmp_path / "out", "int4", name, version), Heard())
+
+
+def test_progress_tells_stages_and_bytes(source: Path, out: Path) -> None:
+    heard = Heard()
+    export(ExportJob(source, out), heard)
+    assert heard.stages[0] == "reading tiny"
+    assert len(heard.stages) == 6
+    done, totals = zip(*heard.advances, strict=True)
+    assert list(done) == sorted(set(done))
+    assert set(totals) == {done[-1]}
+
+
+def boom(error: BaseException) -> Callable[..., object]:
+    def fail(*_: object, **__: object) -> object:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "place", ["verify.against_reference", "decoder.build", "pack.write_text_files", "pack.finish", "onnx.save"]
+)
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (RuntimeError("a bug"), RuntimeError),
+        (OSError(errno.ENOSPC, "No space left on device"), DiskFull),
+        (ExportError("no"), ExportError),
+    ],
+    ids=["Ctrl-C", "bug", "disk full", "error"],
+)
+def test_a_failure_leaves_nothing_behind(
+    place: str,
+    error: BaseException,
+    seen: type[BaseException],
+    source: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(f"export.pipeline.{place}", boom(error))
+    with pytest.raises(seen):
+        export_tiny(source, out)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_an_output_that_exists_is_not_touched(source: Path, out: Path) -> None:
+    out.mkdir()
+    (out / "mine").write_text("keep")
+    with pytest.raises(OutputExists, match="exists already"):
+        export_tiny(source, out)
+    assert [path.name for path in out.parent.rglob("*")] == ["bundle", "mine"]
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_first_byte(
+    source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = export_tiny(source, out).requires.weight_bytes
+    shutil.rmtree(out)
+    monkeypatch.setattr("export.pipeline.decoder.build", boom(AssertionError("it began to write")))
+    monkeypatch.setattr("edgekit.files.shutil.disk_usage", lambda _: Usage(1 << 40, 0, needed - 4096))
+    with pytest.raises(DiskFull):
+        export_tiny(source, out)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_a_source_without_a_tokenizer_fails_before_anything_is_written(source: Path, out: Path) -> None:
+    (source / "tokenizer.json").unlink()
+    with pytest.raises(UnsupportedCheckpoint, match=r"tokenizer\.json"):
+        export_tiny(source, out)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_weights_that_are_not_numbers_are_refused(tmp_path: Path, out: Path) -> None:
+    values = tiny.weights()
+    values["model.layers.1.mlp.up_proj.weight"][3, 3] = float("nan")
+    with pytest.raises(EdgekitError, match=r"layers\.1\.mlp\.up_proj"):
+        export_tiny(tiny.write_hf_folder(tmp_path / "tiny", values=values), out)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_the_same_source_gives_the_same_bytes(source: Path, out: Path, tmp_path: Path) -> None:
+    first, second = export_tiny(source, out, "int4"), export_tiny(source, tmp_path / "again", "int4")
+    changing = {contract.MANIFEST_FILE, contract.CARD_FILE}  # measured numbers may differ in their last digit
+    assert [e for e in first.files if e.path not in changing] == [e for e in second.files if e.path not in changing]
