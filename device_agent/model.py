@@ -55,12 +55,14 @@ class Model:
         Raises NotABundle, UnsupportedFormat, CorruptBundle or UnsafePath, and UsageError for less than one thread.
         """
         bundle = open_bundle(Path(folder))
-        with ThreadPoolExecutor(1) as beside:  # hashing and loading both take a core, and neither needs the other
-            changed = beside.submit(changed_files, bundle)
+        weights = [entry for entry in bundle.manifest.files if entry.path == contract.DATA_FILE]
+        # What gets parsed is hashed first. Weights are only numbers: they are hashed beside loading, on another core.
+        _refuse_changed(bundle, changed_files(bundle, [e for e in bundle.manifest.files if e not in weights]))
+        with ThreadPoolExecutor(1) as beside:
+            changed = beside.submit(changed_files, bundle, weights)
             tokenizer = _tokenizer(bundle)
             decoder = open_decoder(bundle, threads=usable_cores() if threads is None else threads)
-            if names := changed.result():
-                raise CorruptBundle(str(bundle.folder), f"{', '.join(names)}: not the SHA-256 that was recorded")
+            _refuse_changed(bundle, changed.result())
         return cls(bundle, decoder, tokenizer, queue_limit=queue_limit)
 
     @property
@@ -146,6 +148,11 @@ class Model:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
+
+
+def _refuse_changed(bundle: Bundle, names: Sequence[str]) -> None:
+    if names:
+        raise CorruptBundle(str(bundle.folder), f"{', '.join(names)}: not the SHA-256 that was recorded")
 
 
 def _message(turn: Turn) -> Message:

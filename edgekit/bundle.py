@@ -4,13 +4,14 @@
 `changed_files` reads every byte and compares hashes.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit import contract
 from edgekit.errors import BundleError, CorruptBundle, NotABundle, UnsafePath
 from edgekit.files import safe_join, sha256_of
-from edgekit.manifest import MAX_MANIFEST_BYTES, Manifest, is_safe_path, parse
+from edgekit.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, is_safe_path, parse
 from edgekit.onnxfile import MAX_GRAPH_BYTES, external_tensors
 
 
@@ -69,13 +70,10 @@ def problems(bundle: Bundle) -> list[BundleError]:
     ]
 
 
-def changed_files(bundle: Bundle) -> list[str]:
-    """Names of the files whose SHA-256 is not the manifest's: reads every byte."""
-    return [
-        entry.path
-        for entry in bundle.manifest.files
-        if sha256_of(safe_join(bundle.folder, entry.path)) != entry.sha256
-    ]
+def changed_files(bundle: Bundle, entries: Iterable[FileEntry] | None = None) -> list[str]:
+    """Names of the files (all, or those of `entries`) whose SHA-256 is not the manifest's: reads every byte."""
+    checked = bundle.manifest.files if entries is None else entries
+    return [entry.path for entry in checked if sha256_of(safe_join(bundle.folder, entry.path)) != entry.sha256]
 
 
 def _problems(bundle: Bundle) -> list[BundleError]:
