@@ -39,9 +39,8 @@ class WeightFile:
         place = {"location": self.path.name, "offset": str(self._stream.tell()), "length": str(array.nbytes)}
         for key, value in place.items():
             tensor.external_data.add(key=key, value=value)
-        self._stream.write(
-            np.ascontiguousarray(array).data
-        )  # not tofile: its OSError does not say that the disk is full
+        # Not tofile: its OSError does not say that the disk is full.
+        self._stream.write(np.ascontiguousarray(array).data)
         return tensor
 
     def close(self) -> None:
