@@ -87,10 +87,11 @@ class BundleMatrices:
         name, spec = planned.name, planned.spec
         if spec.bits == 32:
             return self._floats(f"{name}.weight", start, stop)
+        codes = self._codes(f"{name}.weight", start, stop)
         matrix = codec.QuantisedMatrix(
             spec,
             planned.columns,
-            self._codes(f"{name}.weight", start, stop),
+            codes.reshape(stop - start, spec.blocks(planned.columns), -1),  # an embedding is stored flat
             self._floats(f"{name}.scales", start, stop),
             self._codes(f"{name}.zero_points", start, stop) if spec.affine else None,
         )

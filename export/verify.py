@@ -53,7 +53,7 @@ class Report:
             "verification_error": round(self.error, 7),
             "kl": round(self.kl, 6),
             "same_top_token": round(self.same_top_token, 4),
-            "tokens": self.tokens,
+            "tokens": float(self.tokens),
         }
 
 

@@ -4,7 +4,7 @@ Operators are onnxruntime's (com.microsoft, version 1) where they carry a whole 
 Shapes: x is [batch, sequence, width].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,21 @@ def store_quantised(g: Graph, name: str, matrix: QuantisedMatrix, bias: Floats |
         weights.append(g.weight(f"{name}.zero_points", matrix.zero_points))
     stored = NOTHING if bias is None else g.weight(f"{name}.bias", bias)
     return Linear(name, matrix.spec, matrix.rows, matrix.columns, tuple(weights), stored)
+
+
+def store_table(g: Graph, name: str, matrix: QuantisedMatrix) -> Linear:
+    """Write a quantised embedding for GatherBlockQuantized: the same bytes, a row of the matrix in a row of bytes."""
+    rows = g.weight(f"{name}.weight", matrix.packed.reshape(matrix.rows, -1))
+    return Linear(name, matrix.spec, matrix.rows, matrix.columns, (rows, g.weight(f"{name}.scales", matrix.scales)))
+
+
+def head_of(g: Graph, table: Linear) -> Linear:
+    """The embedding as LM head: the stored bytes of `table`, seen as MatMulNBits wants them."""
+    if table.spec.bits == 32:
+        return table
+    shape = (table.rows, table.spec.blocks(table.columns), table.spec.block_size * table.spec.bits // 8)
+    same_bytes = g.alias("lm_head.weight", table.weights[0], shape)
+    return replace(table, name="lm_head", weights=(same_bytes, table.weights[1]))
 
 
 def store_float(g: Graph, name: str, matrix: Floats, bias: Floats | None = None) -> Linear:
@@ -140,7 +155,6 @@ def embedding(g: Graph, ids: Value, table: Linear) -> Value:
     """ids [batch, sequence] -> [batch, sequence, hidden]. A quantised table is read as stored, row by row."""
     if table.spec.bits == 32:
         return g.op("Gather", [table.weights[0], ids], "embedded")
-    flat = g.alias("embed.rows", table.weights[0], (table.rows, table.columns * table.spec.bits // 8))
     attributes: dict[str, Attribute] = {
         "gather_axis": 0,
         "quantize_axis": 1,
@@ -148,7 +162,11 @@ def embedding(g: Graph, ids: Value, table: Linear) -> Value:
         "bits": table.spec.bits,
     }
     return g.op(
-        "GatherBlockQuantized", [flat, ids, table.weights[1]], "embedded", domain=MICROSOFT, attributes=attributes
+        "GatherBlockQuantized",
+        [table.weights[0], ids, table.weights[1]],
+        "embedded",
+        domain=MICROSOFT,
+        attributes=attributes,
     )
 
 

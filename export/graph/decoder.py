@@ -33,6 +33,8 @@ def build(arch: ModelArch, plan: Plan, weights: Weights, data: WeightFile, writt
             parts = [weights.tensor(part) for part in planned.parts]
             values = parts[0] if len(parts) == 1 else np.concatenate(parts)  # a large embedding is not copied
             stored = blocks.store_float(g, name, values, bias)
+        elif name == "embed":
+            stored = blocks.store_table(g, name, quantise(planned, weights))
         else:
             stored = blocks.store_quantised(g, name, quantise(planned, weights), bias)
         written(planned.bytes)
@@ -54,7 +56,7 @@ def build(arch: ModelArch, plan: Plan, weights: Weights, data: WeightFile, writt
         out = blocks.gated_mlp(g, x, matrix(f"{at}.gate_up"), matrix(f"{at}.down"), i, arch)
         following = f"layers.{i + 1}.attention_norm" if i + 1 < arch.layers else "norm"
         x, stream = blocks.skip_norm(g, out, stream, gain(following), arch, f"{following}ed")
-    head = table if arch.tied else matrix("lm_head")
+    head = blocks.head_of(g, table) if arch.tied else matrix("lm_head")
     blocks.lm_head(g, x, _logits_to_keep(g), head, arch)
     return g.model()
 
