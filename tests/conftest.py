@@ -34,7 +34,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """With `--device-only`, leave out files of the build side, and those that import more than a device has."""
-    if not config.getoption("device_only") or collection_path.suffix != ".py":
+    if not config.getoption("device_only"):
+        return None
+    if collection_path.is_dir():  # its conftest.py would be imported even if none of its tests were taken
+        related = any(
+            collection_path in (folder, *folder.parents) or folder in collection_path.parents for folder in DEVICE_TESTS
+        )
+        return None if related else True
+    if collection_path.suffix != ".py":
         return None
     if not any(folder in collection_path.parents for folder in DEVICE_TESTS):
         return True
