@@ -19,8 +19,9 @@ PROBE_TEXT = (
     "and that a careful person can be happy with very little company."
 )
 GOLDEN_TEXTS = (
-    "The days of the week are Monday, Tuesday, Wednesday,",
     "1, 2, 3, 4, 5, 6, 7,",
+    "2 + 2 = 4\n3 + 3 = 6\n4 + 4 =",
+    "def add(a, b):\n    return",
     "The capital of France is",
 )
 GOLDEN_QUESTION = "What is the capital of France? Answer in one sentence."

@@ -17,6 +17,7 @@ from export import verify
 from export.families import Weights
 from export.graph import decoder
 from export.graph.ops import WeightFile
+from export.prompts import GOLDEN_TEXTS
 from export.quantize.plan import Plan, plan
 from tests import tiny
 from tests.export.exports import Decoder, export_tiny, opened
@@ -170,7 +171,7 @@ def test_golden_tokens_are_greedy_and_sure_ones_lead(precision: Precision, tmp_p
         tiny.write_hf_folder(tmp_path / "tiny", tiny.Config(context=4096)), tmp_path / "out", precision
     )
     decoder_of_test = Decoder(tmp_path / "out", manifest.arch)
-    assert len(manifest.golden) == 4
+    assert len(manifest.golden) == len(GOLDEN_TEXTS) + 1  # and a chat
     assert sum(golden.sure for golden in manifest.golden) > 0
     for golden in manifest.golden:
         decoder_of_test.reset()
