@@ -77,15 +77,13 @@ def _entry_points() -> importlib.metadata.EntryPoints:
 )
 @click.version_option(__version__, prog_name="edgekit")
 @click.option("--debug", is_flag=True, help="Show a traceback for every error, and debug logs.")
-@click.pass_context
-def program(context: click.Context, *, debug: bool) -> None:
+def program(*, debug: bool) -> None:
     """Entry of every verb: logging is set up here and nowhere else."""
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    context.obj = debug
 
 
 def print_json(value: object) -> None:

@@ -1,5 +1,6 @@
 """`Model`: a bundle in this process."""
 
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from edgekit.errors import (
     UnsafePath,
     UsageError,
 )
-from tests.device_agent.bundles import CONTEXT, NO_END, TINY, copy_to, edit, seal, tokens_when_idle
+from tests.device_agent.bundles import CONTEXT, FILES, NO_END, TINY, copy_to, edit, seal, tokens_when_idle
 from tests.imports import ROOT
 
 ENDLESS = Sampling(temperature=0.0, logit_bias=NO_END)
@@ -144,12 +145,21 @@ def test_no_folder_is_not_a_bundle(tmp_path: Path) -> None:
         Model.open(tmp_path / "nothing")
 
 
-def test_a_changed_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_file_is_refused(name: str, tmp_path: Path) -> None:
     folder = copy_to(tmp_path)
-    raw = bytearray((folder / "model.onnx.data").read_bytes())
-    raw[100] ^= 1
-    (folder / "model.onnx.data").write_bytes(raw)
-    with pytest.raises(CorruptBundle, match=r"model\.onnx\.data"):
+    raw = bytearray((folder / name).read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (folder / name).write_bytes(raw)
+    with pytest.raises(CorruptBundle, match=re.escape(name)):
+        Model.open(folder)
+
+
+def test_a_changed_tokenizer_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    folder = copy_to(tmp_path)
+    size = (folder / "tokenizer.json").stat().st_size
+    (folder / "tokenizer.json").write_bytes(b"{" * size)
+    with pytest.raises(CorruptBundle, match="SHA-256"):
         Model.open(folder)
 
 

@@ -187,6 +187,15 @@ def test_golden_tokens_are_greedy_and_sure_ones_lead(precision: Precision, tmp_p
         assert not set(golden.tokens[:-1]) & set(manifest.tokens.eos)
 
 
+@pytest.mark.parametrize(("lead", "sure"), [(1.0, 0), (1.4, 1)])
+def test_a_token_is_sure_beyond_the_reach_of_rounding(lead: float, sure: int) -> None:
+    """INT8 activations move a logit of SmolLM2, whose logits span 40, by up to 0.7."""
+    growing = verify._Continuation([1], [])
+    growing.add(np.array([40.0, 40.0 - lead, 0.0], np.float32))
+    assert growing.tokens == [0]
+    assert growing.sure == sure
+
+
 def test_a_report_is_what_the_manifest_records() -> None:
     report = verify.Report(error=1e-6, kl=0.25, same_top_token=0.5, tokens=9, golden=())
     assert report.quality() == {"verification_error": 1e-6, "kl": 0.25, "same_top_token": 0.5, "tokens": 9}
