@@ -6,6 +6,7 @@ are only looked for outside of the messages: those inside are encoded as the pla
 So are those that would come about where a message meets its neighbours.
 """
 
+import json
 import re
 from collections.abc import Sequence
 
@@ -24,6 +25,7 @@ class PromptEncoder:
     def __init__(self, tokenizer: tokenizers.Tokenizer, template: ChatTemplate | None, *, bos: int | None) -> None:
         tokenizer.encode_special_tokens = True  # control tokens in text are text; we place the real ones by id
         self._tokenizer = tokenizer
+        self._inner = _for_later_text(tokenizer)
         self._template = template
         self._bos = bos
         added = tokenizer.get_added_tokens_decoder()
@@ -80,12 +82,13 @@ class PromptEncoder:
             token_id, token = self._controls[match[0]]
             text = rendered[at : match.start()].replace(mark, "")
             text = text.lstrip() if swallows else text
-            ids += [*self._encode(text.rstrip() if token.lstrip else text), token_id]
+            ids += [*self._encode(text.rstrip() if token.lstrip else text, start=at == 0), token_id]
             at, swallows = match.end(), token.rstrip
         rest = rendered[at:].replace(mark, "")
-        return ids + self._encode(rest.lstrip() if swallows else rest)
+        return ids + self._encode(rest.lstrip() if swallows else rest, start=at == 0)
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, text: str, *, start: bool = True) -> list[int]:
+        """Ids of a text, or of what follows a control token in one."""
         if not text:
             return []
         try:
@@ -94,7 +97,26 @@ class PromptEncoder:
             raise InvalidRequest(
                 f"The text is not Unicode: {error.reason} at {error.start}.", param="prompt"
             ) from error
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        tokenizer = self._tokenizer if start else self._inner
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _for_later_text(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """The tokenizer for pieces that follow a control token.
+
+    Some tokenizers put a space before a text, but only at its very start (Metaspace with the scheme "first").
+    To them every piece that is encoded by itself would be such a start. Others are returned as they are.
+    """
+    if not re.search('prepend_scheme="?first', repr(tokenizer.pre_tokenizer)):  # cheaper than the JSON of everything
+        return tokenizer
+    description = json.loads(tokenizer.to_str())
+    step = description["pre_tokenizer"]
+    for one in step.get("pretokenizers", [step]):
+        if one.get("prepend_scheme") == "first":
+            one["prepend_scheme"] = "never"
+    made = tokenizers.Tokenizer.from_str(json.dumps(description))
+    made.encode_special_tokens = True
+    return made
 
 
 def _without_marks(message: Message) -> Message:

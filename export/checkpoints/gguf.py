@@ -1,4 +1,4 @@
-"""A GGUF file as a Checkpoint."""
+"""A GGUF file, or the first of several parts, as a Checkpoint."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -7,18 +7,24 @@ from types import TracebackType
 from typing import Literal, Self
 
 import numpy as np
+from gguf.constants import GGML_QUANT_SIZES
 from numpy.typing import NDArray
 
-from edgekit.errors import CorruptCheckpoint, MissingTensor
-from export.checkpoints.extents import Extent, ExtentFile, require_finite
-from export.checkpoints.gguf_config import NamedTensor, architecture_of, config_of, tensors_of
-from export.checkpoints.gguf_header import Header, StoredTensor, read_header
+from edgekit.errors import CorruptCheckpoint, MissingTensor, UnsupportedCheckpoint
+from export.checkpoints.extents import Extent, require_finite
+from export.checkpoints.gguf_blocks import LAYOUTS, to_blocks
+from export.checkpoints.gguf_config import config_of, facts_of
+from export.checkpoints.gguf_parts import Parts, open_parts
 from export.checkpoints.gguf_tokenizer import read_text
-from export.checkpoints.gguf_values import BLOCK, BLOCK_BITS, dtype_name, to_blocks, to_floats
+from export.checkpoints.gguf_values import READABLE, dtype_name, to_floats
+from export.checkpoints.gguf_views import View, views_of
 from export.checkpoints.records import Blocks, TensorInfo, TextFiles
 
 _PIECE_BYTES = 16 << 20
 """Stored bytes that are taken apart at a time: bounds the temporaries of a large matrix."""
+_MAX_SETTING_ITEMS = 1 << 12
+"""Longest tensor that is read as a setting: a table of rotary factors has one per pair of a head's values."""
+_FLOATS = ("float32", "float16", "bfloat16")
 
 
 class GgufCheckpoint:
@@ -26,26 +32,28 @@ class GgufCheckpoint:
 
     kind: Literal["gguf"] = "gguf"
 
-    def __init__(
-        self, file: ExtentFile, header: Header, config: Mapping[str, object], tensors: Mapping[str, NamedTensor]
-    ) -> None:
-        self.file = file.name
+    def __init__(self, file: str, parts: Parts, config: Mapping[str, object], views: Mapping[str, View]) -> None:
+        self.file = file
         self.config = config
-        self._source = file
-        self._metadata = header.metadata
-        self._tensors = tensors
-        self._names = {
-            name: TensorInfo(tensor.stored.shape, dtype_name(tensor.stored.type)) for name, tensor in tensors.items()
-        }
+        self._parts = parts
+        self._metadata = parts.header.metadata
+        self._views = views
+        self._names = {name: TensorInfo(view.shape, _dtype(view)) for name, view in views.items()}
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Read and check the header. Raises as `open_checkpoint` says."""
-        header = read_header(path)
-        name, row = architecture_of(header, path.name)
-        config = config_of(header, name, row, path.name)
-        tensors = tensors_of(header, row, config, path.name)
-        return cls(ExtentFile(path), header, config, tensors)
+        parts = open_parts(path)
+        try:
+            facts = facts_of(parts.header, path.name, lambda name: _vector(parts, name))
+            config = config_of(parts.header, facts, path.name)
+            views = views_of(parts.header.tensors, facts, path.name)
+            for name, view in views.items():
+                _check(view, name, path.name)
+        except BaseException:
+            parts.close()
+            raise
+        return cls(path.name, parts, config, views)
 
     @property
     def licence(self) -> str | None:
@@ -64,47 +72,49 @@ class GgufCheckpoint:
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
         """Items `start` to `stop` of the first axis as float32, in transformers' order."""
-        tensor = self._find(name)
-        if not 0 <= start <= stop <= tensor.stored.shape[0]:
-            raise ValueError(f"rows {start}..{stop} of {name!r} with shape {tensor.stored.shape}")
-        order = _stored_rows(tensor, start, stop)
-        if order is None:
-            values = self._floats(tensor.stored, start, stop)
-        else:
-            first, end = int(order.min(initial=start)), int(order.max(initial=start - 1)) + 1
-            values = self._floats(tensor.stored, first, end)[order - first]
+        view = self._find(name)
+        if not 0 <= start <= stop <= view.shape[0]:
+            raise ValueError(f"rows {start}..{stop} of {name!r} with shape {view.shape}")
+        if start == stop:  # the dequantisers take no empty array
+            return np.empty((0, *view.shape[1:]), np.float32)
+        values = self._values(view, start, stop)
+        if view.excess:
+            values = values - np.float32(view.excess)
         return require_finite(values, name, self.file)
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         """All values as float32."""
-        return self.rows(name, 0, self._find(name).stored.shape[0])
+        return self.rows(name, 0, self._find(name).shape[0])
 
     def blocks(self, name: str) -> Blocks | None:
-        """The stored blocks of a Q4_0, Q4_1 or Q8_0 matrix, in transformers' order of rows."""
-        tensor = self._find(name)
-        stored = tensor.stored
-        if stored.type not in BLOCK_BITS or len(stored.shape) != 2:
+        """The stored blocks of a matrix in a type of `LAYOUTS`, in transformers' order of rows."""
+        view = self._find(name)
+        stored = view.stored
+        if stored.type not in LAYOUTS or not view.keeps_blocks:
             return None
-        rows, columns = stored.shape
+        layout, (rows, columns) = LAYOUTS[stored.type], view.shape
         codes = np.empty((rows, columns), np.int8)
-        scales = np.empty((rows, columns // BLOCK), np.float32)
-        offsets = np.zeros_like(scales)
-        step, symmetric = max(1, _PIECE_BYTES // stored.row_bytes), True
+        scales = np.empty((rows, columns // layout.block_size), np.float32)
+        offsets: NDArray[np.float32] | None = None
+        step = max(1, _PIECE_BYTES // stored.row_bytes)
         for start in range(0, rows, step):
             stop = min(rows, start + step)
-            codes[start:stop], scales[start:stop], more = to_blocks(self._raw(stored, start, stop), stored.type)
+            raw = self._raw(view, view.first + start, view.first + stop)
+            codes[start:stop], scales[start:stop], more = to_blocks(raw, stored.type)
             if more is not None:
-                offsets[start:stop], symmetric = more, False
+                offsets = np.empty_like(scales) if offsets is None else offsets
+                offsets[start:stop] = more
         require_finite(scales, name, self.file)
-        require_finite(offsets, name, self.file)
-        order = _stored_rows(tensor, 0, rows)
-        if order is not None:
-            codes, scales, offsets = codes[order], scales[order], offsets[order]
-        return Blocks(codes, scales, None if symmetric else offsets, BLOCK_BITS[stored.type], BLOCK)
+        if offsets is not None:
+            require_finite(offsets, name, self.file)
+        if view.order is not None:
+            order = view.order(np.arange(rows))
+            codes, scales, offsets = codes[order], scales[order], None if offsets is None else offsets[order]
+        return Blocks(codes, scales, offsets, layout.bits, layout.block_size)
 
     def close(self) -> None:
         """Close the file."""
-        self._source.close()
+        self._parts.close()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -116,36 +126,66 @@ class GgufCheckpoint:
         """Close."""
         self.close()
 
-    def _find(self, name: str) -> NamedTensor:
-        if name not in self._tensors:
+    def _find(self, name: str) -> View:
+        if name not in self._views:
             raise MissingTensor(name)
-        return self._tensors[name]
+        return self._views[name]
 
-    def _raw(self, stored: StoredTensor, start: int, stop: int) -> NDArray[np.uint8]:
-        """Stored bytes of items `start` to `stop` of the first axis, as uint8 [runs, row_bytes]."""
+    def _values(self, view: View, start: int, stop: int) -> NDArray[np.float32]:
+        """Items `start` to `stop` of the first axis, as stored but in transformers' order."""
+        if view.transposed:
+            return self._columns(view, start, stop)
+        if len(view.shape) < len(view.stored.shape):  # one row of a stack
+            return self._floats(view, view.first, view.first + 1)[0, start:stop]
+        if view.order is None:
+            return self._floats(view, view.first + start, view.first + stop)
+        order = view.first + view.order(np.arange(start, stop))
+        first = int(order.min())
+        return self._floats(view, first, int(order.max()) + 1)[order - first]
+
+    def _columns(self, view: View, start: int, stop: int) -> NDArray[np.float32]:
+        """Columns of a stored matrix as rows. Reads all of it, a piece at a time."""
+        stored = view.stored
+        values = np.empty((stop - start, stored.shape[0]), np.float32)
+        step = max(1, _PIECE_BYTES // stored.row_bytes)
+        for row in range(0, stored.shape[0], step):
+            end = min(stored.shape[0], row + step)
+            values[:, row:end] = self._floats(view, row, end)[:, start:stop].T
+        return values
+
+    def _raw(self, view: View, start: int, stop: int) -> NDArray[np.uint8]:
+        """Bytes of items `start` to `stop` of the stored tensor's first axis, as uint8 [runs, row_bytes]."""
+        stored = view.stored
         item = stored.extent.size // stored.shape[0]
-        raw = self._source.read(Extent(stored.extent.offset + start * item, (stop - start) * item))
+        extent = Extent(stored.extent.offset + start * item, (stop - start) * item)
+        raw = self._parts.places[view.source].read(extent)
         return raw.reshape(-1, stored.row_bytes) if len(stored.shape) > 1 else raw.reshape(1, -1)
 
-    def _floats(self, stored: StoredTensor, start: int, stop: int) -> NDArray[np.float32]:
-        """Items `start` to `stop` of the first axis in stored order."""
-        if start == stop:  # the dequantisers take no empty array
-            return np.empty((0, *stored.shape[1:]), np.float32)
-        if len(stored.shape) == 1 and stored.type in BLOCK_BITS:
-            raise CorruptCheckpoint(f"a vector is stored in blocks ({stored.type.name})", self.file)
-        values = to_floats(self._raw(stored, start, stop), stored.type)
-        return values.reshape(stop - start, *stored.shape[1:])
+    def _floats(self, view: View, start: int, stop: int) -> NDArray[np.float32]:
+        """Items `start` to `stop` of the stored tensor's first axis."""
+        values = to_floats(self._raw(view, start, stop), view.stored.type)
+        return values.reshape(stop - start, *view.stored.shape[1:])
 
 
-def _stored_rows(tensor: NamedTensor, start: int, stop: int) -> NDArray[np.int64] | None:
-    """Where rows `start` to `stop` lie in the file; None if they lie there in that order.
+def _dtype(view: View) -> str:
+    """How it is stored; a matrix in blocks that cannot be handed out as blocks says so."""
+    name = dtype_name(view.stored.type)
+    return name if view.keeps_blocks or view.stored.type not in LAYOUTS else f"{name} (transposed)"
 
-    For rotary embedding transformers pairs value j of a head with value j + size / 2, GGML with its neighbour. The
-    converter therefore moves row (half p, j) of each head to 2 j + p.
-    """
-    if tensor.heads is None:
-        return None
-    size = tensor.stored.shape[0] // tensor.heads
-    row = np.arange(start, stop)
-    within = row % size
-    return row - within + 2 * (within % (size // 2)) + within // (size // 2)
+
+def _check(view: View, name: str, file: str) -> None:
+    """Raise for a tensor whose values nobody could read."""
+    kind = view.stored.type
+    if kind not in READABLE:
+        raise UnsupportedCheckpoint(f"the tensor {name!r} in {file} is stored as {kind.name}, which is not read")
+    if len(view.stored.shape) == 1 and GGML_QUANT_SIZES[kind][0] > 1:
+        raise CorruptCheckpoint(f"the vector {name!r} is stored in blocks ({kind.name})", file)
+
+
+def _vector(parts: Parts, name: str) -> tuple[float, ...]:
+    """The values of a short float vector that is a setting."""
+    stored, file = parts.header.tensors[name], parts.places[name]
+    if len(stored.shape) != 1 or stored.shape[0] > _MAX_SETTING_ITEMS or dtype_name(stored.type) not in _FLOATS:
+        raise CorruptCheckpoint(f"the tensor {name!r} is no short vector of floats", file.name)
+    values = to_floats(file.read(stored.extent).reshape(1, -1), stored.type)[0]
+    return tuple(float(str(value)) for value in require_finite(values, name, file.name))

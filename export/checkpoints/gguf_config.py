@@ -1,37 +1,23 @@
-"""GGUF metadata and tensor names to config.json and transformers' names, by the tables in `gguf_names`."""
+"""GGUF metadata to config.json, by the tables in `gguf_tables` and the rules in `gguf_rules`."""
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from edgekit.arch import MAX_DIMENSION
-from edgekit.errors import CorruptCheckpoint, ShapeMismatch, UnexpectedTensor, UnknownFamily, UnsupportedCheckpoint
-from export.checkpoints.gguf_header import Header, StoredTensor, Value
-from export.checkpoints.gguf_names import ARCHITECTURES, Architecture
+from edgekit.errors import CorruptCheckpoint, UnknownFamily, UnsupportedCheckpoint
+from export.checkpoints.gguf_header import Header
+from export.checkpoints.gguf_rules import RULES, Facts
+from export.checkpoints.gguf_settings import Settings
+from export.checkpoints.gguf_tables import ARCHITECTURES, FALCON_TWO_NORMS
 
-_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,6})\.(.+)")
-_ROPE_FACTORS = "rope_freqs.weight"
-
-Metadata = Mapping[str, Value]
-
-
-@dataclass(frozen=True, slots=True)
-class NamedTensor:
-    """A stored tensor; `heads` is set if its rows are in interleaved rotary order, that many heads of them."""
-
-    stored: StoredTensor
-    heads: int | None
+_OUTPUT, _EMBEDDING = "output.weight", "token_embd.weight"
 
 
-def architecture_of(header: Header, file: str) -> tuple[str, Architecture]:
-    """The architecture's name and row.
+def facts_of(header: Header, file: str, vector: Callable[[str], tuple[float, ...]]) -> Facts:
+    """The architecture's row and the sizes that everything depends on.
 
-    Raises UnknownFamily, or UnsupportedCheckpoint for files that are only a part of a model.
+    Raises UnknownFamily, CorruptCheckpoint, or UnsupportedCheckpoint for files that are no whole language model.
     """
     metadata = header.metadata
-    parts = metadata.get("split.count", 1)
-    if isinstance(parts, int) and parts > 1:
-        raise UnsupportedCheckpoint(f"{file} is one of {parts} parts; join them with llama-gguf-split --merge")
     if metadata.get("general.type", "model") != "model":
         raise UnsupportedCheckpoint(f"{file} is not a whole model but of the type {metadata['general.type']!r}")
     name = metadata.get("general.architecture")
@@ -39,117 +25,97 @@ def architecture_of(header: Header, file: str) -> tuple[str, Architecture]:
         raise CorruptCheckpoint("it does not say its general.architecture", file)
     if name not in ARCHITECTURES:
         raise UnknownFamily(name[:100], ", ".join(sorted(ARCHITECTURES)))
-    return name, ARCHITECTURES[name]
+    row = ARCHITECTURES[name]
+    if name == "falcon" and "blk.0.attn_norm_2.weight" in header.tensors:
+        row = FALCON_TWO_NORMS
+    settings = Settings(metadata, name, file)
+    hidden, heads = settings.required_count("embedding_length"), settings.required_count("attention.head_count")
+    default = 1 if name == "falcon" else heads
+    return Facts(
+        row=row,
+        settings=settings,
+        layers=settings.required_count("block_count"),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=settings.count("attention.head_count_kv", default) or default,
+        head_dim=settings.count("attention.key_length", max(1, hidden // heads)) or 1,
+        context=settings.required_count("context_length"),
+        tensors=frozenset(header.tensors),
+        vector=vector,
+    )
 
 
-def config_of(header: Header, name: str, row: Architecture, file: str) -> dict[str, object]:
+def config_of(header: Header, facts: Facts, file: str) -> dict[str, object]:
     """What config.json would say.
 
-    Raises CorruptCheckpoint for a missing or impossible value, UnsupportedCheckpoint for what `row` cannot express.
+    Raises CorruptCheckpoint for a missing or impossible value, UnsupportedCheckpoint for what the row cannot express.
     """
-    read = _Settings(header.metadata, name, file)
-    config: dict[str, object] = dict(row.constants)
-    config |= {ours: read.count(key, row) for key, ours in row.counts.items()}
-    config |= {ours: read.number(key, row) for key, ours in row.numbers.items()}
-    config = {key: value for key, value in config.items() if value is not None}
-    heads, hidden = config["num_attention_heads"], config["hidden_size"]
-    tokens = header.metadata.get("tokenizer.ggml.tokens")
-    config.setdefault("num_key_value_heads", heads)
-    config.setdefault("rope_theta", 10000.0)
-    if isinstance(heads, int) and isinstance(hidden, int):
-        config.setdefault("head_dim", hidden // heads)
-    if isinstance(tokens, list):
-        config.setdefault("vocab_size", len(tokens))
-    config["tie_word_embeddings"] = "output.weight" not in header.tensors
+    row = facts.row
+    config: dict[str, object] = dict(row.constants) | _renamed(facts)
+    config |= {ours: facts.settings.flag(key, default=True) for key, ours in row.switches.items()}
     config |= {ours: tensor in header.tensors for ours, tensor in row.flags.items()}
-    config["rope_scaling"] = _rope_scaling(header, read)
-    _refuse_others(read, config)
+    config["tie_word_embeddings"] = _OUTPUT not in header.tensors
+    if "vocab_size" not in config:
+        config["vocab_size"] = _vocabulary(header, file)
+    for rule in row.rules:
+        config |= RULES[rule](facts)
+    _check_tokens(header, file)
+    _refuse_others(facts)
     return config
 
 
-def tensors_of(header: Header, row: Architecture, config: Mapping[str, object], file: str) -> dict[str, NamedTensor]:
-    """Tensors under transformers' names. Raises UnexpectedTensor for a name that `row` does not have."""
-    found: dict[str, NamedTensor] = {}
-    for name, stored in header.tensors.items():
-        match = _LAYER.fullmatch(name)
-        template = f"blk.{{i}}.{match[2]}" if match else name
-        if template not in row.tensors:
-            raise UnexpectedTensor(f"{name!r} in {file}")
-        ours = row.tensors[template]
-        if ours is None:
-            continue
-        ours = ours.replace("{i}", match[1]) if match else ours
-        heads = config.get(row.interleaved.get(template, ""))
-        if isinstance(heads, int) and stored.shape[0] % (2 * heads):
-            raise ShapeMismatch(ours, str(list(stored.shape)), f"{heads} heads of an even size")
-        found[ours] = NamedTensor(stored, heads if isinstance(heads, int) else None)
-    return found
+def _renamed(facts: Facts) -> dict[str, object]:
+    row, settings = facts.row, facts.settings
+    # What transformers would take from elsewhere if it were absent is always said.
+    usual: dict[str, object] = {
+        "num_key_value_heads": facts.kv_heads,
+        "head_dim": facts.head_dim,
+        "rope_theta": 10000.0,
+    }
+    found: dict[str, object] = {}
+    for readers, names in ((settings.count, row.counts), (settings.number, row.numbers)):
+        for key, ours in names.items():
+            value = readers(key)
+            if value is None and key not in row.optional:
+                raise settings.missing(key)
+            default = row.defaults.get(ours, usual.get(ours))
+            if value is not None or default is not None or ours in row.defaults:
+                found[ours] = default if value is None else value
+    return {**{key: value for key, value in row.defaults.items() if key not in found}, **found}
 
 
-def _rope_scaling(header: Header, read: "_Settings") -> dict[str, object] | None:
-    if _ROPE_FACTORS in header.tensors:
-        raise UnsupportedCheckpoint(
-            "it stretches rotary frequencies by a table (rope_freqs.weight), as Llama 3.1 and later do; "
-            "give the Hugging Face folder, whose config.json has the rule behind the table"
-        )
-    kind = read.get("rope.scaling.type", "none")
-    factor = read.get("rope.scaling.factor", read.get("rope.scale_linear", 1.0))
-    if not isinstance(factor, float) or not 0 < factor < float("inf"):
-        raise CorruptCheckpoint("its rope.scaling.factor is not a positive number", read.file)
-    if kind not in ("none", "linear"):
-        raise UnsupportedCheckpoint(f"rotary scaling of the type {kind!r}; none and linear are read")
-    # Older converters wrote a factor without a type; a factor of 1 changes nothing.
-    stretched = factor != 1.0 and (kind == "linear" or not read.has("rope.scaling.type"))
-    return {"rope_type": "linear", "factor": factor} if stretched else None
+def _vocabulary(header: Header, file: str) -> int:
+    """Rows of the embedding, or if that is missing, tokens."""
+    if _EMBEDDING in header.tensors:
+        return header.tensors[_EMBEDDING].shape[0]
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, list) or not 0 < len(tokens) < MAX_DIMENSION:
+        raise CorruptCheckpoint("it has neither a token embedding nor tokens", file)
+    return len(tokens)
 
 
-def _refuse_others(read: "_Settings", config: Mapping[str, object]) -> None:
-    """Raise UnsupportedCheckpoint for settings that change the result and have no place in `config`."""
-    if read.get("expert_count", 0) != 0:
+def _check_tokens(header: Header, file: str) -> None:
+    tokens, embedding = header.metadata.get("tokenizer.ggml.tokens"), header.tensors.get(_EMBEDDING)
+    if isinstance(tokens, list) and embedding is not None and len(tokens) > embedding.shape[0]:
+        rows = embedding.shape[0]
+        raise CorruptCheckpoint(f"its tokenizer has {len(tokens)} tokens, but its embedding has {rows} rows", file)
+
+
+def _refuse_others(facts: Facts) -> None:
+    """Raise UnsupportedCheckpoint for settings that change the result and have no place in the configuration."""
+    settings, head_dim = facts.settings, facts.head_dim
+    if settings.count("expert_count", 0, least=0):
         raise UnsupportedCheckpoint("it is a mixture of experts")
-    for key in ("rope.dimension_count", "attention.value_length"):
-        if read.get(key, config["head_dim"]) != config["head_dim"]:
-            raise UnsupportedCheckpoint(f"its {key} is {read.get(key, 0)}, but its heads are {config['head_dim']} wide")
-
-
-class _Settings:
-    """Values under `<architecture>.`, checked."""
-
-    def __init__(self, metadata: Metadata, name: str, file: str) -> None:
-        self._metadata = metadata
-        self._name = name
-        self.file = file
-
-    def has(self, key: str) -> bool:
-        """True if the file says it."""
-        return f"{self._name}.{key}" in self._metadata
-
-    def get(self, key: str, default: Value | object) -> object:
-        """The value as it is."""
-        return self._metadata.get(f"{self._name}.{key}", default)
-
-    def count(self, key: str, row: Architecture) -> int | None:
-        """A positive whole number, or None if it may be absent and is."""
-        value = self._required(key, row)
-        if value is None:
-            return None
-        if not isinstance(value, bool | int | float | str):
-            raise UnsupportedCheckpoint(f"its {self._name}.{key} differs from layer to layer")
-        if type(value) is not int or not 0 < value <= MAX_DIMENSION:
-            raise CorruptCheckpoint(f"its {self._name}.{key} is {value!r}"[:200], self.file)
-        return value
-
-    def number(self, key: str, row: Architecture) -> float | None:
-        """A positive finite number, or None if it may be absent and is."""
-        value = self._required(key, row)
-        if value is None:
-            return None
-        if not isinstance(value, float) or not 0 < value < float("inf"):
-            raise CorruptCheckpoint(f"its {self._name}.{key} is {value!r}"[:200], self.file)
-        return value
-
-    def _required(self, key: str, row: Architecture) -> object:
-        value = self.get(key, None)
-        if value is None and key not in row.optional:
-            raise CorruptCheckpoint(f"it does not say its {self._name}.{key}", self.file)
-        return value
+    if not settings.flag("attention.causal", default=True):
+        raise UnsupportedCheckpoint("its attention is not causal: it is an encoder")
+    fixed = {"attention.value_length": head_dim, "attention.key_length": head_dim}
+    if "head_dim" not in facts.row.counts.values():
+        fixed["attention.key_length"] = facts.hidden // facts.heads
+    if "rope scaling" in facts.row.rules and "partial rotary" not in facts.row.rules:
+        fixed["rope.dimension_count"] = head_dim
+    if "windows" not in facts.row.rules:
+        fixed["attention.sliding_window"] = 0
+    for key, value in fixed.items():
+        found = settings.count(key, value, least=0)
+        if found != value:
+            raise UnsupportedCheckpoint(f"its {key} is {found}, where this architecture has {value}")

@@ -1,74 +1,44 @@
 """tokenizer.json from the `tokenizer.*` metadata of a GGUF file, so that ids equal llama.cpp's.
 
-The rules are those of llama.cpp's src/llama-vocab.cpp: no normalisation; text is cut by regular
-expressions chosen by `tokenizer.ggml.pre`, mapped byte by byte to printable characters (GPT-2) and
-merged. Where Hugging Face's own file of the same model has an equivalent step (single digits, the GPT-2
-words), that step is written: other runtimes know those by name.
+The rules are those of llama.cpp's src/llama-vocab.cpp, by `tokenizer.ggml.model`: "gpt2" is byte-level BPE, "llama"
+SentencePiece's BPE, "t5" its unigram model, "bert" WordPiece with words instead of continuations marked.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tokenizers
-from tokenizers import Regex, decoders, models, pre_tokenizers, processors
+from numpy.typing import NDArray
 
 from edgekit.errors import CorruptCheckpoint, UnsupportedCheckpoint
+from export.checkpoints import charsmap
+from export.checkpoints.cuttings import CUTTINGS
 from export.checkpoints.gguf_header import Value
+from export.checkpoints.pieces import (
+    SPACE,
+    Kind,
+    Pieces,
+    Spaces,
+    add_around,
+    add_looked_up,
+    byte_level,
+    merged,
+    unigram,
+    word_pieces,
+)
 from export.checkpoints.records import TextFiles
-
-_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
-"""Token types (llama.cpp's `llama_token_type`) that are looked for in the text before it is cut."""
-
-_GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cutting:
-    """How text is cut into words: `patterns` in turn, each cutting what the one before left.
-
-    `digits` first puts every digit by itself; `gpt2_words` cuts as GPT-2 did, last. `whole_words` takes a word that
-    is a token as that token, whatever the merges say. `add_bos` holds where the file does not say.
-    `tokenizer_class` is transformers' name for the like.
-    """
-
-    patterns: tuple[str, ...] = ()
-    digits: bool = False
-    gpt2_words: bool = False
-    whole_words: bool = False
-    add_bos: bool = False
-    tokenizer_class: str = "PreTrainedTokenizerFast"
-
-
-_DEFAULT = Cutting(patterns=(r"[\p{P}\$\+<=>\^~\|]+", _GPT2_WORDS, r"\p{N}+", "[0-9][0-9][0-9]"))
-_GPT2 = Cutting(gpt2_words=True, tokenizer_class="GPT2Tokenizer")
-_STARCODER = Cutting(digits=True, gpt2_words=True, tokenizer_class="GPT2Tokenizer")
-_LLAMA3 = Cutting(
-    patterns=(_CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES,),
-    whole_words=True,
-    add_bos=True,
-)
-_QWEN2 = Cutting(
-    patterns=(_CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES,),
-    tokenizer_class="Qwen2Tokenizer",
-)
-
-CUTTINGS: Mapping[str, Cutting] = {
-    "default": _DEFAULT,
-    "gpt-2": _GPT2, "mpt": _GPT2, "olmo": _GPT2,
-    "smollm": _STARCODER, "starcoder": _STARCODER, "refact": _STARCODER, "command-r": _STARCODER,
-    "llama-bpe": _LLAMA3, "llama3": _LLAMA3, "llama-v3": _LLAMA3, "falcon3": _LLAMA3,
-    "qwen2": _QWEN2, "stablelm2": _QWEN2,
-}  # fmt: skip
-"""`tokenizer.ggml.pre` -> how text is cut."""
 
 END_OF_TURN = (
     "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>",
-    "<EOT>", "<end_of_utterance>",
+    "<EOT>", "_<EOT>", "<end_of_utterance>", "</s>",
 )  # fmt: skip
 """Tokens that end an answer wherever they exist, as llama.cpp has it: files often name only one of several."""
+
+_SWALLOWING = ("phi-3", "phi3")
+_NOT_SWALLOWING = ("<unk>", "<s>", "<|endoftext|>")
+_ALWAYS_SWALLOWING = ("</s>",)
+"""Phi-3's control tokens swallow the white space after them, which GGUF cannot say: llama.cpp goes by the name."""
 
 
 def read_text(metadata: Mapping[str, Value], file: str) -> TextFiles:
@@ -77,30 +47,30 @@ def read_text(metadata: Mapping[str, Value], file: str) -> TextFiles:
     Raises UnsupportedCheckpoint for a tokenizer of a kind that is not built here, CorruptCheckpoint for one that
     contradicts itself.
     """
-    vocabulary = _Vocabulary(metadata, file)
-    cutting = _cutting(metadata)
+    model = metadata.get("tokenizer.ggml.model")
+    if not isinstance(model, str) or model not in _MODELS:
+        raise UnsupportedCheckpoint(f"its tokenizer is of the kind {model!r}; read are {', '.join(_MODELS)}"[:300])
+    vocabulary = _Vocabulary(metadata, file, _MODELS[model].ids)
+    made = _MODELS[model].make(vocabulary)
     bos, pad, eos = vocabulary.id("bos"), vocabulary.id("padding"), vocabulary.end_ids()
     if not eos:
         raise UnsupportedCheckpoint(f"{file} names no end-of-text token, so answers would not end")
-    add_bos = bos is not None and metadata.get("tokenizer.ggml.add_bos_token", cutting.add_bos) is True
-    tokenizer = _build(vocabulary, cutting)
-    if add_bos and bos is not None:
-        token = vocabulary.tokens[bos]
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=[token, "$A"], pair=[token, "$A", "$B:1"], special_tokens=[(token, bos)]
-        )
+    add_bos = bos is not None and vocabulary.flag("add_bos_token", default=made.add_bos)
+    add_around(made.tokenizer, vocabulary.pieces.tokens, bos if add_bos else None, made.last)
+    pieces = vocabulary.with_control((*eos, *([] if bos is None else [bos])))
+    add_looked_up(made.tokenizer, pieces, rstrip=_swallowing(metadata, pieces))
     settings: dict[str, object] = {
-        "tokenizer_class": cutting.tokenizer_class,
+        "tokenizer_class": made.tokenizer_class,
         "add_bos_token": add_bos,
-        "add_prefix_space": False,
+        "add_prefix_space": made.prefix_space,
         "clean_up_tokenization_spaces": False,
     }
     named = {"bos_token": bos, "eos_token": eos[0], "pad_token": pad, "unk_token": vocabulary.id("unknown")}
     template = metadata.get("tokenizer.chat_template")
     return TextFiles(
-        tokenizer_json=tokenizer.to_str().encode(),
+        tokenizer_json=made.tokenizer.to_str().encode(),
         tokenizer_config=settings
-        | {key: vocabulary.tokens[found] for key, found in named.items() if found is not None},
+        | {key: vocabulary.pieces.tokens[found] for key, found in named.items() if found is not None},
         chat_template=template if isinstance(template, str) else None,
         bos_id=bos,
         eos_ids=eos,
@@ -109,81 +79,199 @@ def read_text(metadata: Mapping[str, Value], file: str) -> TextFiles:
     )
 
 
-def _cutting(metadata: Mapping[str, Value]) -> Cutting:
-    model = metadata.get("tokenizer.ggml.model")
-    if model != "gpt2":
-        raise UnsupportedCheckpoint(f"its tokenizer is of the kind {model!r}; gpt2 (byte-level BPE) is read"[:300])
-    name = metadata.get("tokenizer.ggml.pre", "default")
-    if not isinstance(name, str) or name not in CUTTINGS:
-        raise UnsupportedCheckpoint(f"its tokenizer cuts text as {name!r}; known: {', '.join(sorted(CUTTINGS))}"[:500])
-    return CUTTINGS[name]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """A tokenizer; `add_bos` holds where the file does not say, `last` is the id that it puts behind a text."""
+
+    tokenizer: tokenizers.Tokenizer
+    tokenizer_class: str
+    add_bos: bool
+    prefix_space: bool = False
+    last: int | None = None
 
 
 class _Vocabulary:
-    """`tokens` by id, their types and merges, checked."""
+    """Tokens and what is said of them, checked. `usual` are the ids of special tokens where the file does not say."""
 
-    def __init__(self, metadata: Mapping[str, Value], file: str) -> None:
+    def __init__(self, metadata: Mapping[str, Value], file: str, usual: Mapping[str, int]) -> None:
         self._metadata = metadata
         self._file = file
-        self.tokens = self._texts("tokens")
-        self.ids = {token: number for number, token in enumerate(self.tokens)}
-        if len(self.ids) != len(self.tokens):
-            raise self._corrupt("two of its tokens are the same")
-        types = metadata.get("tokenizer.ggml.token_type")
-        if types is None:
-            types = np.ones(len(self.tokens), np.int32)
-        if not isinstance(types, np.ndarray) or types.shape != (len(self.tokens),) or types.dtype.kind not in "iu":
-            raise self._corrupt("its tokens and their types differ in number")
-        self.types: list[int] = types.tolist()
+        self._usual = usual
+        tokens = self.texts("tokens")
+        self.ids = {token: number for number, token in enumerate(tokens)}
+        if len(self.ids) != len(tokens):
+            raise self.corrupt("two of its tokens are the same")
+        kinds = self._numbers("token_type", "iu", len(tokens))
+        scores = self._numbers("scores", "f", len(tokens))
+        if scores is not None and not np.isfinite(scores).all():
+            raise self.corrupt("the score of a token is not a number")
+        self.pieces = Pieces(
+            tokens,
+            [int(Kind.NORMAL)] * len(tokens) if kinds is None else [int(kind) for kind in kinds],
+            [0.0] * len(tokens) if scores is None else [float(score) for score in scores],
+        )
 
-    def merges(self) -> list[tuple[str, str]]:
-        """Pairs of tokens, the first to be merged first."""
-        pairs = []
-        for merge in self._texts("merges"):
-            left, _, right = merge.partition(" ")
-            if left not in self.ids or right not in self.ids or left + right not in self.ids:
-                raise self._corrupt(f"it merges {merge!r}, but not all of that are tokens"[:200])
-            pairs.append((left, right))
-        return pairs
+    def texts(self, name: str) -> list[str]:
+        """A list of texts that must be there."""
+        found = self._metadata.get(f"tokenizer.ggml.{name}")
+        if not isinstance(found, list) or not found:
+            raise self.corrupt(f"it has no tokenizer.ggml.{name}")
+        return found
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """A truth value."""
+        return self._metadata.get(f"tokenizer.ggml.{name}", default) is True
+
+    def word(self, name: str, default: str) -> object:
+        """A value that should be a text."""
+        return self._metadata.get(f"tokenizer.ggml.{name}", default)
+
+    def raw_bytes(self, name: str) -> bytes:
+        """An array of bytes; empty if absent."""
+        found = self._metadata.get(f"tokenizer.ggml.{name}")
+        if found is None:
+            return b""
+        if not isinstance(found, np.ndarray) or found.dtype.itemsize != 1:
+            raise self.corrupt(f"its tokenizer.ggml.{name} is not an array of bytes")
+        return found.tobytes()
 
     def id(self, name: str) -> int | None:
         """The id at `tokenizer.ggml.<name>_token_id`."""
         found = self._metadata.get(f"tokenizer.ggml.{name}_token_id")
         if found is None:
-            return None
-        if type(found) is not int or not 0 <= found < len(self.tokens):
-            raise self._corrupt(f"its {name} token is {found!r}, and it has {len(self.tokens)} tokens"[:200])
+            usual = self._usual.get(name)
+            return usual if usual is not None and usual < len(self.pieces.tokens) else None
+        if type(found) is not int or not 0 <= found < len(self.pieces.tokens):
+            raise self.corrupt(f"its {name} token is {found!r}, and it has {len(self.pieces.tokens)} tokens"[:200])
         return found
 
     def end_ids(self) -> tuple[int, ...]:
         """Ids that end an answer: the named ones first, then well-known ones that are not plain text here."""
         named = [self.id(name) for name in ("eos", "eot", "eom")]
         known = [self.ids[token] for token in END_OF_TURN if token in self.ids]
-        special = [found for found in known if self.types[found] in (_CONTROL, _USER_DEFINED)]
+        special = [found for found in known if self.pieces.kinds[found] in (Kind.CONTROL, Kind.USER_DEFINED)]
         return tuple(dict.fromkeys([found for found in named if found is not None] + special))
 
-    def _texts(self, name: str) -> list[str]:
-        found = self._metadata.get(f"tokenizer.ggml.{name}")
-        if not isinstance(found, list) or not found:
-            raise self._corrupt(f"it has no tokenizer.ggml.{name}")
-        return found
+    def with_control(self, ids: Iterable[int]) -> Pieces:
+        """The pieces, with `ids` as control tokens whatever the file calls them: no text may turn into those."""
+        kinds = list(self.pieces.kinds)
+        for number in ids:
+            kinds[number] = Kind.CONTROL
+        return replace(self.pieces, kinds=kinds)
 
-    def _corrupt(self, problem: str) -> CorruptCheckpoint:
+    def corrupt(self, problem: str) -> CorruptCheckpoint:
+        """The error for a vocabulary that cannot be."""
         return CorruptCheckpoint(problem, self._file)
 
+    def _numbers(self, name: str, dtypes: str, count: int) -> NDArray[np.float64] | None:
+        found = self._metadata.get(f"tokenizer.ggml.{name}")
+        if found is None:
+            return None
+        if not isinstance(found, np.ndarray) or found.shape != (count,) or found.dtype.kind not in dtypes:
+            raise self.corrupt(f"its tokens and their {name} differ in number or are of another type")
+        return found.astype(np.float64)
 
-def _build(vocabulary: _Vocabulary, cutting: Cutting) -> tokenizers.Tokenizer:
-    tokenizer = tokenizers.Tokenizer(
-        models.BPE(vocab=vocabulary.ids, merges=vocabulary.merges(), ignore_merges=cutting.whole_words)
+
+def _gpt2(vocabulary: _Vocabulary) -> _Made:
+    name = vocabulary.word("pre", "default")
+    if not isinstance(name, str) or name not in CUTTINGS:
+        raise UnsupportedCheckpoint(f"its tokenizer cuts text as {name!r}; known: {', '.join(sorted(CUTTINGS))}"[:800])
+    cutting, ids, merges = CUTTINGS[name], vocabulary.ids, []
+    for merge in vocabulary.texts("merges"):
+        left, _, right = merge.partition(" ")
+        if left not in ids or right not in ids or left + right not in ids:
+            raise vocabulary.corrupt(f"it merges {merge!r}, but not all of that are tokens"[:200])
+        merges.append((left, right))
+    return _Made(
+        tokenizer=byte_level(ids, merges, cutting),
+        tokenizer_class=cutting.tokenizer_class,
+        add_bos=cutting.add_bos,
     )
-    steps: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.Digits(individual_digits=True)] if cutting.digits else []
-    steps += [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in cutting.patterns]
-    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cutting.gpt2_words))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
-    tokenizer.decoder = decoders.ByteLevel()
-    for number, kind in enumerate(vocabulary.types):
-        if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED):
-            special = kind != _USER_DEFINED
-            token = tokenizers.AddedToken(vocabulary.tokens[number], special=special, normalized=False)
-            (tokenizer.add_special_tokens if special else tokenizer.add_tokens)([token])
-    return tokenizer
+
+
+def _llama(vocabulary: _Vocabulary) -> _Made:
+    prefix = vocabulary.flag("add_space_prefix", default=True)
+    return _Made(
+        tokenizer=merged(vocabulary.pieces, Spaces(prefix="every" if prefix else "none")),
+        tokenizer_class="LlamaTokenizer",
+        add_bos=True,
+        prefix_space=prefix,
+    )
+
+
+def _t5(vocabulary: _Vocabulary) -> _Made:
+    prefix = vocabulary.flag("add_space_prefix", default=True)
+    replacements = vocabulary.raw_bytes("precompiled_charsmap")
+    try:
+        if replacements:
+            charsmap.check(replacements)
+    except ValueError as error:
+        raise vocabulary.corrupt(str(error)) from error
+    spaces = Spaces(
+        prefix="every" if prefix else "none",
+        merged=vocabulary.flag("remove_extra_whitespaces", default=False),
+        charsmap=replacements,
+    )
+    unknown = vocabulary.id("unknown")
+    if unknown is None:
+        raise vocabulary.corrupt("it has no token for what it does not know")
+    return _Made(
+        tokenizer=unigram(vocabulary.pieces, spaces, unknown=unknown),
+        tokenizer_class="T5Tokenizer",
+        add_bos=False,
+        prefix_space=prefix,
+        last=vocabulary.id("eos") if vocabulary.flag("add_eos_token", default=True) else None,
+    )
+
+
+def _bert(vocabulary: _Vocabulary) -> _Made:
+    """Undo what the converter did: there words begin with a space, here continuations begin with `##`."""
+    unknown = vocabulary.id("unknown")
+    if unknown is None:
+        raise vocabulary.corrupt("it has no token for what it does not know")
+    tokens = list(vocabulary.pieces.tokens)
+    for number, (token, kind) in enumerate(zip(vocabulary.pieces.tokens, vocabulary.pieces.kinds, strict=True)):
+        if token.startswith(SPACE):
+            tokens[number] = token[1:]
+        elif kind not in (Kind.CONTROL, Kind.UNKNOWN):
+            tokens[number] = "##" + token
+    ids = {token: number for number, token in enumerate(tokens)}
+    if len(ids) != len(tokens):
+        raise vocabulary.corrupt("two of its word pieces are the same")
+    vocabulary.pieces = Pieces(tokens, vocabulary.pieces.kinds, vocabulary.pieces.scores)
+    lowercase = vocabulary.flag("normalizer.lowercase", default=True)
+    strip = vocabulary.flag("normalizer.strip_accents", default=lowercase)
+    return _Made(
+        tokenizer=word_pieces(ids, unknown=tokens[unknown], lowercase=lowercase, strip_accents=strip),
+        tokenizer_class="BertTokenizer",
+        add_bos=True,
+        last=vocabulary.id("seperator"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """How a tokenizer is built, and the ids that its special tokens have where the file does not say."""
+
+    make: Callable[[_Vocabulary], _Made]
+    ids: Mapping[str, int]
+
+
+_MODELS: Mapping[str, _Model] = {
+    "gpt2": _Model(_gpt2, {}),
+    "llama": _Model(_llama, {"bos": 1, "eos": 2, "unknown": 0}),
+    "t5": _Model(_t5, {"eos": 1, "unknown": 2, "padding": 0}),
+    "bert": _Model(_bert, {"bos": 101, "eos": 102, "unknown": 100, "seperator": 102, "padding": 0}),
+}
+"""`tokenizer.ggml.model` -> how it is built ("seperator" is the format's own spelling)."""
+
+
+def _swallowing(metadata: Mapping[str, Value], pieces: Pieces) -> tuple[str, ...]:
+    name = metadata.get("general.name")
+    if not isinstance(name, str) or not any(part in name.lower() for part in _SWALLOWING):
+        return ()
+    return tuple(
+        token
+        for token, kind in zip(pieces.tokens, pieces.kinds, strict=True)
+        if (kind in (Kind.CONTROL, Kind.USER_DEFINED) or token in _ALWAYS_SWALLOWING) and token not in _NOT_SWALLOWING
+    )

@@ -1,11 +1,4 @@
-"""Stored GGML blocks to floats, and to codes, scales and offsets.
-
-Layouts: ggml's ggml-common.h. Floats of every type come from the gguf package's dequantisers; the three
-types that map to our own quantisation also come apart here.
-"""
-
-from dataclasses import dataclass
-from typing import Literal
+"""Stored GGML blocks to floats, by the gguf package's dequantisers. `gguf_blocks` takes them apart."""
 
 import gguf.quants
 import numpy as np
@@ -13,9 +6,6 @@ from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from edgekit.errors import UnsupportedCheckpoint
-
-BLOCK = 32
-"""Values in a block of Q4_0, Q4_1 and Q8_0."""
 
 _Types = GGMLQuantizationType
 READABLE = frozenset({
@@ -28,19 +18,6 @@ READABLE = frozenset({
 """Types that `to_floats` reads."""
 
 _FLOAT_NAMES = {_Types.F32: "float32", _Types.F16: "float16", _Types.BF16: "bfloat16"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Float16 constants at the front of a block, then the codes."""
-
-    bits: Literal[4, 8]
-    constants: int
-
-
-_LAYOUTS = {_Types.Q4_0: _Layout(4, 1), _Types.Q4_1: _Layout(4, 2), _Types.Q8_0: _Layout(8, 1)}
-BLOCK_BITS = {kind: layout.bits for kind, layout in _LAYOUTS.items()}
-"""Types that `to_blocks` reads, and the bits of their codes."""
 
 
 def dtype_name(kind: GGMLQuantizationType) -> str:
@@ -56,21 +33,3 @@ def to_floats(raw: NDArray[np.uint8], kind: GGMLQuantizationType) -> NDArray[np.
     with np.errstate(all="ignore"):
         values: NDArray[np.float32] = gguf.quants.dequantize(raw, kind)
     return values
-
-
-def to_blocks(
-    raw: NDArray[np.uint8], kind: GGMLQuantizationType
-) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32] | None]:
-    """uint8 [rows, row_bytes] of a type in BLOCK_BITS -> codes, scales and offsets as in `Blocks`."""
-    layout = _LAYOUTS[kind]
-    head = 2 * layout.constants
-    blocks = raw.reshape(raw.shape[0], -1, head + BLOCK * layout.bits // 8)
-    constants = blocks[..., :head].copy().view("<f2").astype(np.float32)
-    scales, data = constants[..., 0].copy(), blocks[..., head:]
-    if layout.bits == 8:
-        return data.copy().view(np.int8).reshape(raw.shape[0], -1), scales, None
-    # The low halves of the bytes are the first 16 values, the high halves the others; 8 becomes zero.
-    codes = np.concatenate((data & 15, data >> 4), axis=-1).view(np.int8) - np.int8(8)
-    with np.errstate(all="ignore"):
-        offsets = constants[..., 1] + 8 * scales if layout.constants == 2 else None
-    return codes.reshape(raw.shape[0], -1), scales, offsets

@@ -1,4 +1,4 @@
-"""A Hugging Face folder: config.json, one or many safetensors files, tokenizer files.
+"""A Hugging Face folder: config.json, one or many safetensors files of floats or packed weights, tokenizer files.
 
 A folder of the Hugging Face cache is fine: there every file is a symbolic link into another folder,
 so links are followed; the names in the index must still be plain names.
@@ -20,18 +20,17 @@ from edgekit.errors import (
     MissingTensor,
     UnsupportedCheckpoint,
 )
-from export.checkpoints.extents import Extent, ExtentFile, read_json_object, require_finite
+from export.checkpoints.extents import ExtentFile, read_json_object
 from export.checkpoints.hf_text import read_text
+from export.checkpoints.packed import PackedMatrix, find_packed, packing_of
 from export.checkpoints.records import Blocks, TensorInfo, TextFiles
-from export.checkpoints.safetensors_header import StoredTensor, read_header
+from export.checkpoints.safetensors_header import read_header
+from export.checkpoints.safetensors_values import FLOATS, Located, read_rows, read_tensor
 
 MAX_CONFIG_BYTES = 16 << 20
 MAX_INDEX_BYTES = 64 << 20
 MAX_SHARDS = 1000
 _README_BYTES = 1 << 20
-
-_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-"""Stored types whose values are read, and their names in numpy's and torch's words."""
 
 TO_SAFETENSORS = (
     "pickles can run code of whoever made them and are never loaded. Convert it where you trust it: "
@@ -39,7 +38,13 @@ TO_SAFETENSORS = (
 )
 """What to do about a pickle."""
 
-_Located = tuple[ExtentFile, StoredTensor]
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+_NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt")
+"""Pickles that trainers leave beside the weights."""
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+"""Files of a PEFT folder, which is no model by itself."""
 
 
 class HfCheckpoint:
@@ -48,17 +53,23 @@ class HfCheckpoint:
     kind: Literal["huggingface"] = "huggingface"
 
     def __init__(
-        self, folder: Path, config: Mapping[str, object], files: Sequence[ExtentFile], tensors: Mapping[str, _Located]
+        self,
+        folder: Path,
+        config: Mapping[str, object],
+        files: Sequence[ExtentFile],
+        plain: Mapping[str, Located],
+        packed: Mapping[str, PackedMatrix],
     ) -> None:
         self.file = folder.resolve().name
         self.config = config
         self._folder = folder
         self._files = files
-        self._tensors = tensors
+        self._plain = plain
+        self._packed = packed
         self._names = {
-            name: TensorInfo(stored.shape, _DTYPES.get(stored.dtype, stored.dtype))
-            for name, (_, stored) in tensors.items()
-        }
+            name: TensorInfo(tensor.shape, FLOATS.get(tensor.stored.dtype, tensor.stored.dtype))
+            for name, tensor in plain.items()
+        } | {name: matrix.info for name, matrix in packed.items()}
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -66,11 +77,16 @@ class HfCheckpoint:
         if not (folder / "config.json").is_file():
             raise CheckpointNotFound(_without_config(folder))
         config = read_json_object(folder / "config.json", MAX_CONFIG_BYTES)
-        if config.get("quantization_config"):
-            raise UnsupportedCheckpoint(
-                "its weights are quantised already (quantization_config in config.json); give the original, or a GGUF"
-            )
-        return cls(folder, config, *_locate(folder))
+        packing = packing_of(config)
+        files, tensors = _locate(folder)
+        if packing is None:
+            return cls(folder, config, files, tensors, {})
+        try:
+            packed, plain = find_packed(packing, tensors)
+        except BaseException:
+            _close(files)
+            raise
+        return cls(folder, config, files, plain, packed)
 
     @property
     def licence(self) -> str | None:
@@ -100,25 +116,21 @@ class HfCheckpoint:
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
         """Items `start` to `stop` of the first axis as float32."""
-        file, stored = self._find(name)
-        if not stored.shape:
-            raise CorruptCheckpoint(f"the tensor {name!r} has no dimensions", file.name)
-        if not 0 <= start <= stop <= stored.shape[0]:
-            raise ValueError(f"rows {start}..{stop} of {name!r} with shape {stored.shape}")
-        item = stored.extent.size // stored.shape[0] if stored.shape[0] else 0
-        raw = file.read(Extent(stored.extent.offset + start * item, (stop - start) * item))
-        values = _floats(raw, stored.dtype, name).reshape(stop - start, *stored.shape[1:])
-        return require_finite(values, name, file.name)
+        matrix = self._packed.get(name)
+        return read_rows(self._find(name), name, start, stop) if matrix is None else matrix.rows(start, stop)
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         """All values as float32."""
-        _, stored = self._find(name)
-        return self.rows(name, 0, stored.shape[0] if stored.shape else 0)
+        matrix = self._packed.get(name)
+        return read_tensor(self._find(name), name) if matrix is None else matrix.rows(0, matrix.info.shape[0])
 
     def blocks(self, name: str) -> Blocks | None:
-        """None: safetensors of this kind hold plain floats."""
-        self._find(name)
-        return None
+        """The codes of a packed matrix; None for plain floats, and where a group's columns do not lie together."""
+        matrix = self._packed.get(name)
+        if matrix is None:
+            self._find(name)
+            return None
+        return matrix.blocks()
 
     def close(self) -> None:
         """Close every shard."""
@@ -134,25 +146,27 @@ class HfCheckpoint:
         """Close."""
         self.close()
 
-    def _find(self, name: str) -> _Located:
-        if name not in self._tensors:
+    def _find(self, name: str) -> Located:
+        if name not in self._plain:
             raise MissingTensor(name)
-        return self._tensors[name]
+        return self._plain[name]
 
 
 def _without_config(folder: Path) -> str:
-    """What to say about a folder without config.json; names the GGUF file in it if there is one."""
+    """What to say about a folder without config.json: an adapter's, or one with a GGUF file in it."""
+    if (folder / ADAPTER_CONFIG).is_file():
+        return f"{folder}: the folder holds an adapter; give the model that it was made for, and --adapter {folder}"
     found = sorted(path.name for path in folder.glob("*.gguf"))
     hint = f"; to export {found[0]}, give the file itself" if found else ""
     return f"{folder}: the folder has no config.json{hint}"
 
 
-def _locate(folder: Path) -> tuple[list[ExtentFile], dict[str, _Located]]:
+def _locate(folder: Path) -> tuple[list[ExtentFile], dict[str, Located]]:
     """All shards, open, and every tensor's file and place. Nothing stays open if it fails."""
     weight_map = _weight_map(folder)
     shards = sorted(set(weight_map.values())) or [_only_shard(folder)]
     files: list[ExtentFile] = []
-    found: dict[str, _Located] = {}
+    found: dict[str, Located] = {}
     try:
         for shard in shards:
             if not (folder / shard).is_file():
@@ -164,8 +178,8 @@ def _locate(folder: Path) -> tuple[list[ExtentFile], dict[str, _Located]]:
                 if weight_map.get(name, shard) != shard:
                     continue
                 if name in found:
-                    raise CorruptCheckpoint(f"the tensor {name!r} is also in {found[name][0].name}", shard)
-                found[name] = (file, stored)
+                    raise CorruptCheckpoint(f"the tensor {name!r} is also in {found[name].file.name}", shard)
+                found[name] = Located(file, stored)
         for name, shard in weight_map.items():
             if name not in found:
                 raise CorruptCheckpoint(f"it lacks the tensor {name!r}, which the index promises", shard)
@@ -176,10 +190,16 @@ def _locate(folder: Path) -> tuple[list[ExtentFile], dict[str, _Located]]:
 
 
 def _only_shard(folder: Path) -> str:
-    """`model.safetensors`. Raises UnsupportedCheckpoint or CheckpointNotFound if that is not there."""
-    if (folder / "model.safetensors").is_file():
-        return "model.safetensors"
-    pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    """`model.safetensors`, or the only file of that kind whatever its name (AutoGPTQ chose its own).
+
+    Raises UnsupportedCheckpoint or CheckpointNotFound without one.
+    """
+    found = sorted(path.name for path in folder.glob("*.safetensors") if path.name != ADAPTER_WEIGHTS)
+    if "model.safetensors" in found or len(found) == 1:
+        return "model.safetensors" if "model.safetensors" in found else found[0]
+    if found:
+        raise CheckpointNotFound(f"{folder}: the folder has several safetensors files, but no index of them")
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES and path.name not in _NO_WEIGHTS)
     if pickles:
         raise UnsupportedCheckpoint(f"its weights are in {pickles[0]}; {TO_SAFETENSORS}")
     raise CheckpointNotFound(f"{folder}: the folder has no model.safetensors")
@@ -207,17 +227,6 @@ def _weight_map(folder: Path) -> dict[str, str]:
 def _is_plain_name(name: str) -> bool:
     """A file name with no folder, drive or control character in it."""
     return name.endswith(".safetensors") and name.isprintable() and not set(name) & set('/\\:*?"<>|')
-
-
-def _floats(raw: NDArray[np.uint8], dtype: str, name: str) -> NDArray[np.float32]:
-    """Little-endian stored values -> float32, exact."""
-    if dtype == "F32":
-        return raw.view("<f4").astype(np.float32, copy=False)
-    if dtype == "F16":
-        return raw.view("<f2").astype(np.float32)
-    if dtype == "BF16":  # the upper half of a float32
-        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    raise UnsupportedCheckpoint(f"the tensor {name!r} has the dtype {dtype}; F32, F16 and BF16 are read")
 
 
 def _close(files: Iterable[ExtentFile]) -> None:

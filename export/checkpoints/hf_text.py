@@ -8,6 +8,7 @@ import tokenizers
 
 from edgekit.errors import CorruptCheckpoint, UnsupportedCheckpoint
 from edgekit.manifest import TokenId
+from export.checkpoints import hf_tokenizer
 from export.checkpoints.extents import read_json_object, read_small_file
 from export.checkpoints.records import TextFiles
 
@@ -19,17 +20,16 @@ MAX_TEMPLATE_BYTES = 1 << 20
 def read_text(folder: Path, config: Mapping[str, object]) -> TextFiles:
     """Tokenizer, chat template and special ids of a folder whose config.json is `config`.
 
-    Raises UnsupportedCheckpoint without a tokenizer.json or an end-of-text token, CorruptCheckpoint if a file is not
-    what its name says.
+    Raises UnsupportedCheckpoint without a tokenizer that is read or an end-of-text token, CorruptCheckpoint if a file
+    is not what its name says.
     """
-    if not (folder / "tokenizer.json").is_file():
-        raise UnsupportedCheckpoint(
-            "the folder has no tokenizer.json. Make one with transformers: "
-            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
-        )
-    raw = read_small_file(folder / "tokenizer.json", MAX_TOKENIZER_BYTES)
-    tokenizer = parse_tokenizer(raw, "tokenizer.json")
     settings = _optional(folder / "tokenizer_config.json")
+    if (folder / "tokenizer.json").is_file():
+        raw = read_small_file(folder / "tokenizer.json", MAX_TOKENIZER_BYTES)
+        tokenizer = parse_tokenizer(raw, "tokenizer.json")
+    else:
+        tokenizer = hf_tokenizer.build(folder, settings)
+        raw = tokenizer.to_str().encode()
     generation = _optional(folder / "generation_config.json")
     bos = _first(_ids(config, "bos_token_id"), _named(settings, "bos_token", tokenizer))
     eos = [*_ids(config, "eos_token_id"), *_ids(generation, "eos_token_id"), *_named(settings, "eos_token", tokenizer)]

@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Row-major `shape` (a matrix is [outputs, inputs]) and how it is stored: "float16", "Q4_1" ..."""
+    """Row-major `shape` (a matrix is [outputs, inputs]) and how it is stored: "float16", "Q4_1", "GPTQ4" ...
+
+    `block_size` is that of `Checkpoint.blocks` where the dtype alone does not say it.
+    """
 
     shape: tuple[int, ...]
     dtype: str
+    block_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

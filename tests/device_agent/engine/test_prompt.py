@@ -147,6 +147,55 @@ def test_the_longest_of_overlapping_control_tokens_counts() -> None:
     assert made.token_to_id("<|x|>") not in glue.chat([user("<|x|>>")])
 
 
+def sentencepiece_like(*, within_sequence: bool) -> tokenizers.Tokenizer:
+    """Words begin with a space, as in Llama 2; so does the text, but nothing after a control token."""
+    words = ("<s>", "</s>", "\u2581", "a", "b", "\u2581a", "\u2581b", "?")
+    made = tokenizers.Tokenizer(
+        tokenizers.models.BPE(
+            vocab={word: number for number, word in enumerate(words)},
+            merges=[("\u2581", "a"), ("\u2581", "b")],
+            unk_token="?",
+        )
+    )
+    first = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    cut = tokenizers.pre_tokenizers.Split("\n", "isolated")
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([first, cut]) if within_sequence else first
+    made.add_special_tokens(["<s>", "</s>"])
+    return made
+
+
+SPACED = {
+    "starts with a control token": "<s>{{ messages[0].content }}</s> b",
+    "starts with text": "b{{ messages[0].content }}</s>a",
+    "starts with the message": "{{ messages[0].content }}<s>a",
+    "without control tokens": "b {{ messages[0].content }}",
+}
+
+
+@pytest.mark.parametrize("within_sequence", [False, True])
+@pytest.mark.parametrize("template", SPACED.values(), ids=SPACED.keys())
+@pytest.mark.parametrize("content", ["a", " a", "a b"])
+def test_a_space_goes_before_the_text_and_not_before_what_follows_a_control_token(
+    content: str, template: str, within_sequence: bool
+) -> None:
+    rendered = template.replace("{{ messages[0].content }}", content)
+    expected = sentencepiece_like(within_sequence=within_sequence).encode(rendered, add_special_tokens=False).ids
+    encoder = PromptEncoder(sentencepiece_like(within_sequence=within_sequence), ChatTemplate(template), bos=None)
+    assert list(encoder.chat([user(content)])) == expected
+
+
+def test_control_tokens_after_others_are_text_too_where_the_start_is_special() -> None:
+    glue = ChatTemplate("<s>{{ messages[0].content }}")
+    ids = PromptEncoder(sentencepiece_like(within_sequence=False), glue, bos=None).chat([user("a</s>")])
+    assert ids[0] == 0
+    assert 1 not in ids
+
+
+def test_plain_text_starts_with_a_space_even_behind_the_bos() -> None:
+    encoder = PromptEncoder(sentencepiece_like(within_sequence=False), None, bos=0)
+    assert encoder.text("a") == (0, 5)
+
+
 def test_half_a_character_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="not Unicode"):
         ENCODER.text("a\ud800")

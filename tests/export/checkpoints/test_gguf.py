@@ -90,31 +90,56 @@ def test_quantised_values_equal_the_reference_dequantiser(tensor_type: str, tmp_
                 assert checkpoint.names()[name].dtype == tensor_type
 
 
-@pytest.mark.parametrize("tensor_type", ["Q4_0", "Q4_1", "Q8_0"])
+BITS = {"Q4_0": 4, "Q4_1": 4, "Q5_0": 8, "Q5_1": 8, "Q8_0": 8}
+
+
+@pytest.mark.parametrize("tensor_type", BITS)
 def test_blocks_stand_for_the_same_values(tensor_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gguf_room, "_PIECE_BYTES", 1000)  # several pieces, the last one shorter
     with open_checkpoint(tiny.write_gguf(tmp_path / "tiny.gguf", tensor_type=tensor_type)) as checkpoint:
         for name in (Q_PROJ, K_PROJ, "lm_head.weight", "model.layers.0.mlp.down_proj.weight"):
             blocks = checkpoint.blocks(name)
             assert blocks is not None
-            assert (blocks.bits, blocks.block_size) == (8 if tensor_type == "Q8_0" else 4, 32)
-            assert (blocks.offsets is not None) == (tensor_type == "Q4_1")
-            assert blocks.codes.dtype == np.int8
-            assert blocks.scales.dtype == np.float32
-            if blocks.bits == 4:
-                assert blocks.codes.min() >= -8
-                assert blocks.codes.max() <= 7
+            assert (blocks.bits, blocks.block_size) == (BITS[tensor_type], 32)
+            assert (blocks.offsets is not None) == tensor_type.endswith("_1")
             values = np.repeat(blocks.scales, 32, axis=1) * blocks.codes
             if blocks.offsets is not None:
                 values += np.repeat(blocks.offsets, 32, axis=1)
             np.testing.assert_allclose(values, checkpoint.tensor(name), rtol=0, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("tensor_type", ["F16", "Q5_1"])
-def test_other_types_have_no_blocks(tensor_type: str, tmp_path: Path) -> None:
-    with open_checkpoint(tiny.write_gguf(tmp_path / "tiny.gguf", tensor_type=tensor_type)) as checkpoint:
+def test_floats_and_vectors_have_no_blocks(tmp_path: Path) -> None:
+    with open_checkpoint(tiny.write_gguf(tmp_path / "tiny.gguf", tensor_type="F16")) as checkpoint:
         assert checkpoint.blocks(Q_PROJ) is None
         assert checkpoint.blocks("model.norm.weight") is None
+
+
+GPT2 = [
+    raw.string("general.architecture", "gpt2"),
+    raw.u32("gpt2.block_count", 1),
+    raw.u32("gpt2.embedding_length", 32),
+    raw.u32("gpt2.feed_forward_length", 32),
+    raw.u32("gpt2.attention.head_count", 2),
+    raw.u32("gpt2.context_length", 16),
+    raw.f32("gpt2.attention.layer_norm_epsilon", 1e-5),
+]
+
+
+def test_what_is_turned_round_has_no_blocks_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gguf_room, "_PIECE_BYTES", 100)
+    values = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    stored = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q4_1)
+    tensors = [
+        raw.tensor("blk.0.ffn_up.weight", (32, 64), raw.Q4_1),
+        raw.tensor("token_embd.weight", (32, 2), raw.Q4_1, offset=stored.nbytes),
+    ]
+    with open_checkpoint(write(tmp_path, GPT2, tensors, stored.tobytes() + bytes(64))) as checkpoint:
+        name = "transformer.h.0.mlp.c_fc.weight"
+        assert (checkpoint.names()[name].shape, checkpoint.names()[name].dtype) == ((32, 64), "Q4_1 (transposed)")
+        assert checkpoint.blocks(name) is None
+        expected = gguf.quants.dequantize(stored, gguf.GGMLQuantizationType.Q4_1).T
+        np.testing.assert_array_equal(checkpoint.tensor(name), expected)
+        np.testing.assert_array_equal(checkpoint.rows(name, 5, 9), expected[5:9])
 
 
 @pytest.mark.parametrize("kind", sorted(READABLE), ids=lambda kind: kind.name)
@@ -216,12 +241,23 @@ BAD_SETTINGS: dict[str, tuple[type[CheckpointError], list[bytes]]] = {
     "mixture of experts": (UnsupportedCheckpoint, [*SETTINGS, raw.u32("llama.expert_count", 8)]),
     "partial rotary": (UnsupportedCheckpoint, [*SETTINGS, raw.u32("llama.rope.dimension_count", 2)]),
     "values of another width": (UnsupportedCheckpoint, [*SETTINGS, raw.u32("llama.attention.value_length", 8)]),
-    "yarn": (UnsupportedCheckpoint, [*SETTINGS, raw.string("llama.rope.scaling.type", "yarn")]),
+    "unknown rotary scaling": (UnsupportedCheckpoint, [*SETTINGS, raw.string("llama.rope.scaling.type", "dynamic")]),
+    "rotary scaling as a number": (CorruptCheckpoint, [*SETTINGS, raw.u32("llama.rope.scaling.type", 1)]),
+    "yarn without its context": (CorruptCheckpoint, [*SETTINGS, raw.string("llama.rope.scaling.type", "yarn")]),
+    "yarn with another attention factor": (
+        UnsupportedCheckpoint,
+        [*SETTINGS, raw.string("llama.rope.scaling.type", "yarn"), raw.f32("llama.rope.scaling.attn_factor", 2)],
+    ),
+    "sliding window": (UnsupportedCheckpoint, [*SETTINGS, raw.u32("llama.attention.sliding_window", 8)]),
+    "attention that is not causal": (
+        UnsupportedCheckpoint,
+        [*SETTINGS, raw.entry("llama.attention.causal", raw.BOOL, bytes(1))],
+    ),
+    "causality as a number": (CorruptCheckpoint, [*SETTINGS, raw.u32("llama.attention.causal", 1)]),
     "factor of zero": (
         CorruptCheckpoint,
         [*SETTINGS, raw.string("llama.rope.scaling.type", "linear"), raw.f32("llama.rope.scaling.factor", 0)],
     ),
-    "one part of several": (UnsupportedCheckpoint, [*SETTINGS, raw.u32("split.count", 2)]),
     "an adapter": (UnsupportedCheckpoint, [*SETTINGS, raw.string("general.type", "adapter")]),
 }
 
@@ -236,7 +272,7 @@ def test_settings_that_cannot_be_followed_are_refused(
 
 def test_an_unknown_architecture_names_the_known_ones(tmp_path: Path) -> None:
     path = write(tmp_path, [raw.string("general.architecture", "mamba"), *SETTINGS[1:]])
-    with pytest.raises(UnknownFamily, match=r"'mamba'\. Known: llama"):
+    with pytest.raises(UnknownFamily, match=r"'mamba'\. Known: .*llama"):
         open_checkpoint(path)
 
 
@@ -244,8 +280,14 @@ BAD_TENSORS = {
     "unknown name": (UnexpectedTensor, raw.tensor("blk.0.attn_sub_norm.weight")),
     "layer with a leading zero": (UnexpectedTensor, raw.tensor("blk.00.attn_norm.weight")),
     "layer in other digits": (UnexpectedTensor, raw.tensor("blk.٣.attn_norm.weight")),
-    "table of rotary factors": (UnsupportedCheckpoint, raw.tensor("rope_freqs.weight")),
+    "table of rotary factors of another size": (UnsupportedCheckpoint, raw.tensor("rope_freqs.weight")),
+    "table of rotary factors that are zero": (UnsupportedCheckpoint, raw.tensor("rope_freqs.weight", (2,))),
+    "table of rotary factors in blocks": (CorruptCheckpoint, raw.tensor("rope_freqs.weight", (32,), raw.Q4_1)),
+    "table of rotary factors of a matrix": (CorruptCheckpoint, raw.tensor("rope_freqs.weight", (2, 1))),
     "query of an odd number of rows": (ShapeMismatch, raw.tensor("blk.0.attn_q.weight", (8, 7))),
+    "fused projections of other rows": (ShapeMismatch, raw.tensor("blk.0.attn_qkv.weight", (8, 8))),
+    "integers": (UnsupportedCheckpoint, raw.tensor("output.weight", (4, 4), 26)),
+    "fewer rows than tokens": (CorruptCheckpoint, raw.tensor("token_embd.weight", (8, 2))),
 }
 
 
@@ -266,11 +308,35 @@ def test_a_tensor_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_vector_in_blocks_is_refused(tmp_path: Path) -> None:
     tensor = raw.tensor("output_norm.weight", (32,), raw.Q4_1)
-    with (
-        open_checkpoint(write(tmp_path, SETTINGS, [tensor])) as checkpoint,
-        pytest.raises(CorruptCheckpoint, match="vector"),
-    ):
-        checkpoint.tensor("model.norm.weight")
+    with pytest.raises(CorruptCheckpoint, match="vector"):
+        open_checkpoint(write(tmp_path, SETTINGS, [tensor]))
+
+
+def test_a_type_that_is_not_read_is_named_with_its_tensor(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedCheckpoint, match=r"lm_head\.weight.*I32"):
+        open_checkpoint(write(tmp_path, SETTINGS, [raw.tensor("output.weight", (4, 4), 26)]))
+
+
+def test_fused_projections_are_shown_apart(tmp_path: Path) -> None:
+    stored = np.arange(12 * 8, dtype=np.float32).reshape(12, 8)
+    entries = [*SETTINGS, raw.u32("llama.attention.head_count_kv", 1), raw.u32("llama.attention.key_length", 4)]
+    entries[4] = raw.u32("llama.attention.head_count", 1)
+    tensor = raw.tensor("blk.0.attn_qkv.weight", (8, 12))
+    with open_checkpoint(write(tmp_path, entries, [tensor], stored.tobytes())) as checkpoint:
+        prefix, swapped = "model.layers.0.self_attn.", [0, 2, 1, 3]  # rotary pairs
+        np.testing.assert_array_equal(checkpoint.tensor(prefix + "q_proj.weight"), stored[:4][swapped])
+        np.testing.assert_array_equal(checkpoint.tensor(prefix + "k_proj.weight"), stored[4:8][swapped])
+        np.testing.assert_array_equal(checkpoint.rows(prefix + "k_proj.weight", 1, 2), stored[6:7])
+        np.testing.assert_array_equal(checkpoint.tensor(prefix + "v_proj.weight"), stored[8:])
+
+
+def test_a_tensor_that_is_there_fused_and_apart_is_refused(tmp_path: Path) -> None:
+    tensors = [
+        raw.tensor("blk.0.attn_qkv.weight", (8, 24)),
+        raw.tensor("blk.0.attn_v.weight", (8, 8), offset=24 * 32),
+    ]
+    with pytest.raises(UnexpectedTensor, match="once more"):
+        open_checkpoint(write(tmp_path, SETTINGS, tensors))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -285,8 +351,7 @@ def test_values_that_are_not_finite_are_refused_by_name(value: float, tmp_path: 
 
 def test_scales_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
     block = b"\x00\x7c" + bytes(18)  # d = infinity
-    tensor = raw.tensor("output.weight", (32, 1), raw.Q4_1)
-    path = write(tmp_path, SETTINGS, [tensor], data=block)
+    path = write(tmp_path, SETTINGS, [raw.tensor("output.weight", (32, 1), raw.Q4_1)], data=block)
     with open_checkpoint(path) as checkpoint:
         for read in (checkpoint.tensor, checkpoint.blocks):
             with pytest.raises(CorruptCheckpoint, match=r"lm_head\.weight"):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import lzma
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +19,7 @@ from export.checkpoints import TextFiles, open_checkpoint
 from export.checkpoints.gguf_header import Value
 from export.checkpoints.gguf_tokenizer import read_text
 from tests import tiny
+from tests.golden.gguf_values import FOLDER
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "smollm2_token_ids.json").read_text("utf-8"))
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
@@ -111,11 +113,113 @@ def test_gguf_and_folder_name_the_same_special_tokens(both: tuple[TextFiles, Tex
     assert {key: getattr(ours, key) for key in fields} == {key: getattr(theirs, key) for key in fields}
 
 
+GGUF_GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "gguf_token_ids.json").read_text("utf-8"))
+GGUF_CASES = [(name, case) for name, cases in GGUF_GOLDEN["models"].items() for case in cases]
+
+
+@pytest.fixture(scope="module")
+def tiny_texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TextFiles]:
+    found = {}
+    for name in GGUF_GOLDEN["models"]:
+        path = tmp_path_factory.mktemp("golden") / f"{name}.gguf"
+        path.write_bytes(lzma.decompress((FOLDER / f"{name}.gguf.xz").read_bytes()))
+        with open_checkpoint(path) as checkpoint:
+            found[name] = checkpoint.text
+    return found
+
+
+@pytest.mark.parametrize(("name", "case"), GGUF_CASES, ids=lambda value: ascii(value)[:50])
+def test_ids_of_the_tiny_models_equal_those_of_llama_cpp(
+    name: str, case: dict[str, Any], tiny_texts: dict[str, TextFiles]
+) -> None:
+    tokenizer = load(tiny_texts[name])
+    assert tokenizer.encode(case["text"], add_special_tokens=False).ids == case["ids_with_special"]
+    tokenizer.encode_special_tokens = True
+    assert tokenizer.encode(case["text"], add_special_tokens=False).ids == case["ids"]
+
+
+def test_special_tokens_of_sentencepiece_have_their_usual_ids() -> None:
+    tokens = ["<unk>", "<s>", "</s>", "\u2581", "a", "\u2581a"]
+    found = read_text(
+        {
+            "tokenizer.ggml.model": "llama",
+            "tokenizer.ggml.tokens": tokens,
+            "tokenizer.ggml.scores": np.array([0, 0, 0, -1, -2, -3], np.float32),
+            "tokenizer.ggml.token_type": np.array([UNKNOWN, CONTROL, CONTROL, NORMAL, NORMAL, NORMAL], np.int32),
+        },
+        "model.gguf",
+    )
+    assert (found.bos_id, found.eos_ids, found.add_bos) == (1, (2,), True)
+    assert load(found).encode("a").tokens == ["<s>", "\u2581a"]
+    assert found.tokenizer_config["add_prefix_space"] is True
+
+
+def test_phi_3_s_control_tokens_swallow_the_line_s_end() -> None:
+    entries: dict[str, Value] = {
+        "general.name": "Phi-3-mini",
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", "\u2581", "\n", "<|user|>"],
+        "tokenizer.ggml.token_type": np.array([UNKNOWN, CONTROL, CONTROL, NORMAL, NORMAL, CONTROL], np.int32),
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+    text = "<|user|>\n\n</s>\n<s>\n"
+    assert load(read_text(entries, "m.gguf")).encode(text, add_special_tokens=False).ids == [5, 2, 1, 4]
+    entries["general.name"] = "Llama"
+    assert load(read_text(entries, "m.gguf")).encode(text, add_special_tokens=False).ids == [5, 4, 4, 2, 4, 1, 4]
+
+
+def t5(**changes: Value) -> dict[str, Value]:
+    rows = [("<pad>", CONTROL, 0.0), ("</s>", CONTROL, 0.0), ("<unk>", UNKNOWN, 0.0)]
+    rows += [(token, NORMAL, score) for token, score in [("\u2581", -3.0), ("a", -4.0), ("b", -4.0), ("ab", -5.0)]]
+    tokens, kinds, scores = zip(*rows, strict=True)
+    entries: dict[str, Value] = {
+        "model": "t5",
+        "tokens": list(tokens),
+        "token_type": np.array(kinds, np.int32),
+        "scores": np.array(scores, np.float32),
+    }
+    return {f"tokenizer.ggml.{key}": value for key, value in {**entries, **changes}.items()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ["\u2581", "ab", "\u2581", "\u2581", "a", "</s>"]),
+        ({"remove_extra_whitespaces": True}, ["\u2581", "ab", "\u2581", "a", "</s>"]),
+        ({"add_space_prefix": False, "add_eos_token": False}, ["ab", "\u2581", "\u2581", "a"]),
+    ],
+    ids=["as it is", "spaces merged", "no prefix, no end"],
+)
+def test_a_unigram_tokenizer_takes_the_most_probable_division(changes: dict[str, Value], expected: list[str]) -> None:
+    assert load(read_text(t5(**changes), "m.gguf")).encode("ab  a").tokens == expected
+
+
+def test_words_of_bert_are_marked_as_words_and_rests_as_rests() -> None:
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "\u2581un", "\u2581a", "a", "\u2581,"]
+    entries: dict[str, Value] = {
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": np.array([CONTROL] * 4 + [NORMAL] * 4, np.int32),
+        "tokenizer.ggml.bos_token_id": 2,
+        "tokenizer.ggml.eos_token_id": 3,
+        "tokenizer.ggml.unknown_token_id": 1,
+        "tokenizer.ggml.seperator_token_id": 3,
+    }
+    found = read_text(entries, "m.gguf")
+    assert load(found).encode("Üna, a x").tokens == ["[CLS]", "un", "##a", ",", "a", "[UNK]", "[SEP]"]
+    assert found.tokenizer_config["tokenizer_class"] == "BertTokenizer"
+
+
 CUTS = {
     "gpt-2": ["ab", "'s", "  ", " 1234", "!!", "\t", "x"],
     "smollm": ["ab", "'s", "   ", "1", "2", "3", "4", "!!", "\t", "x"],
     "llama-bpe": ["ab", "'s", "  ", " ", "123", "4", "!!", "\tx"],
     "qwen2": ["ab", "'s", "  ", " ", "1", "2", "3", "4", "!!", "\tx"],
+    "falcon": ["ab", "'", "s", "  ", " ", "123", "4", "!!", "\t", "x"],
+    "dbrx": ["ab", "'s", "  ", " ", "123", "4", "!!", "\tx"],
+    "gpt-4o": ["ab's", "  ", " ", "123", "4", "!!", "\tx"],
+    "tekken": ["ab", "'s", "  ", " ", "1", "2", "3", "4", "!!", "\tx"],
+    "deepseek-coder": ["ab", "'", "s", "   ", "1", "2", "3", "4", "!!", "\tx"],
     "default": ["ab", "'", "s", "  ", " ", "123", "4", "!!", "\t", "x"],
 }
 
@@ -169,6 +273,14 @@ def test_special_tokens_can_be_read_as_text_and_user_defined_ones_cannot() -> No
     assert tokenizer.decode([257, 258, 259]) == "<u>"
 
 
+def test_no_text_turns_into_a_token_that_ends_an_answer_whatever_the_file_calls_it() -> None:
+    tokens, types = ["<|im_end|>", "<|endoftext|>"], [USER_DEFINED, NORMAL]
+    tokenizer = load(read_text(metadata({"eos_token_id": 258}, tokens=tokens, types=types), "model.gguf"))
+    assert tokenizer.encode("<|im_end|><|endoftext|>").ids == [257, 258]
+    tokenizer.encode_special_tokens = True
+    assert not {257, 258} & set(tokenizer.encode("<|im_end|><|endoftext|>").ids)
+
+
 def test_every_token_that_ends_an_answer_is_found() -> None:
     tokens = ["<|im_end|>", "<|endoftext|>", "<turn>", "<|end|>", "<|eot_id|>"]
     types = [CONTROL, USER_DEFINED, CONTROL, NORMAL, CONTROL]
@@ -181,8 +293,8 @@ def test_types_may_be_absent() -> None:
 
 
 BAD: dict[str, tuple[type[CheckpointError], dict[str, Value]]] = {
-    "SentencePiece": (UnsupportedCheckpoint, metadata({"model": "llama"})),
-    "WordPiece": (UnsupportedCheckpoint, metadata({"model": "bert"})),
+    "a kind that is not built": (UnsupportedCheckpoint, metadata({"model": "rwkv"})),
+    "a kind that is no text": (UnsupportedCheckpoint, metadata({"model": 3})),
     "no kind": (UnsupportedCheckpoint, without("model")),
     "unknown cutting": (UnsupportedCheckpoint, metadata({"pre": "no-such-rule"})),
     "cutting that is no text": (UnsupportedCheckpoint, metadata({"pre": 3})),
@@ -201,6 +313,29 @@ BAD: dict[str, tuple[type[CheckpointError], dict[str, Value]]] = {
     "a merge to no token": (CorruptCheckpoint, metadata(merges=["t t"])),
     "end outside the vocabulary": (CorruptCheckpoint, metadata({"eos_token_id": 257})),
     "end as text": (CorruptCheckpoint, metadata({"eos_token_id": "th"})),
+    "fewer scores than tokens": (CorruptCheckpoint, metadata({"model": "llama", "scores": np.zeros(3, np.float32)})),
+    "scores that are whole numbers": (
+        CorruptCheckpoint,
+        metadata({"model": "llama", "scores": np.zeros(len(LETTERS) + 1, np.int32)}),
+    ),
+    "a score that is not a number": (
+        CorruptCheckpoint,
+        metadata({"model": "llama", "scores": np.full(len(LETTERS) + 1, np.nan, np.float32)}),
+    ),
+    "replacements that are no bytes": (
+        CorruptCheckpoint,
+        metadata({"model": "t5", "precompiled_charsmap": np.zeros(8, np.int32)}),
+    ),
+    "replacements that are damaged": (
+        CorruptCheckpoint,
+        metadata({"model": "t5", "precompiled_charsmap": np.full(8, 255, np.uint8)}),
+    ),
+    "unknown outside the vocabulary": (CorruptCheckpoint, metadata({"model": "t5", "unknown_token_id": 999})),
+    "a word piece twice": (
+        CorruptCheckpoint,
+        metadata({"model": "bert", "unknown_token_id": 0}, tokens=["\u2581x", "\u2581##x"], types=[NORMAL] * 2)
+        | {"tokenizer.ggml.tokens": [*LETTERS, "th", "ing", "\u2581##ing"]},
+    ),
 }
 
 

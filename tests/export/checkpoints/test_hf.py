@@ -151,6 +151,22 @@ def _pickles_only(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04")
 
 
+def _pickle_of_the_maker(folder: Path) -> None:
+    _weights_gone(folder)
+    (folder / "consolidated.00.pth").write_bytes(b"\x80\x04")
+
+
+def _leftovers_only(folder: Path) -> None:
+    _weights_gone(folder)
+    (folder / "training_args.bin").write_bytes(b"\x80\x04")
+    tiny.write_safetensors(folder / "adapter_model.safetensors", {"a": np.ones(1, np.float32)})
+
+
+def _adapter_only(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    (folder / "adapter_config.json").write_text("{}")
+
+
 def _weights_gone(folder: Path) -> None:
     for path in folder.glob("*.safetensors*"):
         path.unlink()
@@ -186,10 +202,14 @@ BAD: dict[str, tuple[type[CheckpointError], str, Callable[[Path], object]]] = {
         CorruptCheckpoint, "JSON", lambda f: (f / "config.json").write_text('{"a":' * 100_000),
     ),
     "configuration of 20 MB": (CorruptCheckpoint, "bytes", lambda f: (f / "config.json").write_text(" " * 20_000_000)),
-    "quantised already": (
-        UnsupportedCheckpoint, "quantised already",
-        lambda f: rewrite(f / "config.json", lambda c: c.update(quantization_config={"quant_method": "gptq"})),
+    "quantised by a method that is not read": (
+        UnsupportedCheckpoint, "by 'bitsandbytes'.*original checkpoint",
+        lambda f: rewrite(f / "config.json", lambda c: c.update(quantization_config={"quant_method": "bitsandbytes"})),
     ),
+    "several files and no index": (CheckpointNotFound, "no index", lambda f: (f / INDEX).unlink()),
+    "an original's own pickle": (UnsupportedCheckpoint, r"consolidated\.00\.pth.*never loaded", _pickle_of_the_maker),
+    "a trainer's leftovers": (CheckpointNotFound, r"no model\.safetensors", _leftovers_only),
+    "an adapter": (CheckpointNotFound, "holds an adapter.*--adapter", _adapter_only),
 }  # fmt: skip
 
 
