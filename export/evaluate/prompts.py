@@ -1,0 +1,77 @@
+"""Questions -> prompts, by the model's own chat template or as plain text to be continued."""
+
+from collections.abc import Sequence
+
+import tokenizers
+
+from edgekit import contract
+from edgekit.bundle import Bundle
+from edgekit.chat import MAX_TEMPLATE_CHARS, ChatTemplate, Message
+from edgekit.errors import CorruptBundle
+from export.evaluate.questions import Question
+
+_MAX_TOKENIZER_BYTES = 256 << 20
+
+
+class Prompts:
+    """Prompts of one model. `raw` leaves the chat template out.
+
+    Raises CorruptBundle if the bundle's tokenizer or template is not one.
+    """
+
+    def __init__(self, bundle: Bundle, *, raw: bool) -> None:
+        tokens = bundle.manifest.tokens
+        self.tokenizer = read_tokenizer(bundle)
+        self.eos = frozenset(tokens.eos)
+        self._template = None if raw else _template(bundle, self.tokenizer)
+        self._start = [] if tokens.bos is None else [tokens.bos]
+
+    def prompt(self, question: Question, shots: Sequence[Question]) -> str:
+        """Everything before the answer: solved examples and the question, as turns or as paragraphs."""
+        if self._template is None:
+            solved = [f"{self._asked(each)}{self.lead(each)}{each.answer}\n\n" for each in shots]
+            return "".join((*solved, self._asked(question)))
+        turns = []
+        for each in shots:
+            turns += [Message(role="user", content=each.request + each.instruction)]
+            turns += [Message(role="assistant", content=each.opening + each.answer)]
+        return self._template.render([*turns, Message(role="user", content=question.request + question.instruction)])
+
+    def _asked(self, question: Question) -> str:
+        return question.request + question.cue + question.opening
+
+    def given(self, question: Question) -> str:
+        """How much of the answer the prompt holds already: its opening, in plain text."""
+        return question.opening if self._template is None else ""
+
+    def lead(self, question: Question) -> str:
+        """What stands between prompt and answer: a space in plain text, unless a line ended."""
+        return "" if self._template is not None or question.opening else " "
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of a prompt, with or without an answer behind it."""
+        # A template writes control tokens, and its own BOS; in plain text they are text.
+        self.tokenizer.encode_special_tokens = self._template is None
+        start = self._start if self._template is None else []
+        return [*start, *self.tokenizer.encode(text, add_special_tokens=False).ids]
+
+
+def read_tokenizer(bundle: Bundle) -> tokenizers.Tokenizer:
+    """The bundle's tokenizer. Raises CorruptBundle."""
+    raw = bundle.read(contract.TOKENIZER_FILE, limit_bytes=_MAX_TOKENIZER_BYTES)
+    try:
+        return tokenizers.Tokenizer.from_buffer(raw)
+    except Exception as error:  # the library raises plain Exception
+        raise CorruptBundle(str(bundle.folder), f"{contract.TOKENIZER_FILE}: {error}") from error
+
+
+def _template(bundle: Bundle, tokenizer: tokenizers.Tokenizer) -> ChatTemplate | None:
+    if not bundle.has(contract.CHAT_TEMPLATE_FILE):
+        return None
+    source = bundle.read(contract.CHAT_TEMPLATE_FILE, limit_bytes=4 * MAX_TEMPLATE_CHARS)
+    tokens = bundle.manifest.tokens
+    bos = "" if tokens.bos is None else tokenizer.id_to_token(tokens.bos) or ""
+    try:
+        return ChatTemplate(source.decode(), bos=bos, eos=tokenizer.id_to_token(tokens.eos[0]) or "")
+    except UnicodeDecodeError as error:
+        raise CorruptBundle(str(bundle.folder), f"{contract.CHAT_TEMPLATE_FILE}: {error}") from error
