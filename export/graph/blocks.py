@@ -35,13 +35,11 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Shared:
-    """What every layer reads: row lengths, total length, rotary tables."""
+class Norm:
+    """Gain and bias of a norm, [width]."""
 
-    lengths: Value
-    total: Value
-    cos: Value
-    sin: Value
+    gain: Value
+    bias: Value = NOTHING
 
 
 def store_quantised(g: Graph, name: str, matrix: QuantisedMatrix, bias: Floats | None = None) -> Linear:
@@ -59,13 +57,13 @@ def store_table(g: Graph, name: str, matrix: QuantisedMatrix) -> Linear:
     return Linear(name, matrix.spec, matrix.rows, matrix.columns, (rows, g.weight(f"{name}.scales", matrix.scales)))
 
 
-def head_of(g: Graph, table: Linear) -> Linear:
+def head_of(g: Graph, table: Linear, bias: Value) -> Linear:
     """The embedding as LM head: the stored bytes of `table`, seen as MatMulNBits wants them."""
     if table.spec.bits == 32:
-        return table
+        return replace(table, bias=bias)
     shape = (table.rows, table.spec.blocks(table.columns), table.spec.block_size * table.spec.bits // 8)
     same_bytes = g.alias("lm_head.weight", table.weights[0], shape)
-    return replace(table, name="lm_head", weights=(same_bytes, table.weights[1]))
+    return replace(table, name="lm_head", weights=(same_bytes, table.weights[1]), bias=bias)
 
 
 def store_float(g: Graph, name: str, matrix: Floats, bias: Floats | None = None) -> Linear:
@@ -105,50 +103,66 @@ def _with_block_means(g: Graph, x: Value, w: Linear) -> Value:
     return g.op("Concat", [x, means], f"{w.name}.in", attributes={"axis": -1})
 
 
-def norm(g: Graph, x: Value, gain: Value, arch: ModelArch, name: str) -> Value:
-    """RMSNorm (Zhang and Sennrich 2019) over the last axis."""
+def norm(g: Graph, x: Value, w: Norm, arch: ModelArch, name: str) -> Value:
+    """RMSNorm (Zhang and Sennrich 2019) or LayerNorm (Ba et al. 2016) over the last axis."""
     attributes: dict[str, Attribute] = {"axis": -1, "epsilon": arch.norm_eps, "stash_type": 1}
-    return g.op("SimplifiedLayerNormalization", [x, gain], name, attributes=attributes)
+    if arch.norm == "rms":
+        return g.op("SimplifiedLayerNormalization", [x, w.gain], name, attributes=attributes)
+    return g.op("LayerNormalization", [x, w.gain, w.bias], name, attributes=attributes)
 
 
-def skip_norm(g: Graph, x: Value, skip: Value, gain: Value, arch: ModelArch, name: str) -> tuple[Value, Value]:
+def skip_norm(g: Graph, x: Value, skip: Value, w: Norm, arch: ModelArch, name: str) -> tuple[Value, Value]:
     """Add `x` to the residual stream `skip` and normalise: (normalised, new residual stream), in one operator."""
     outputs = (Value(name), NOTHING, NOTHING, Value(f"{name}.residual"))
     attributes: dict[str, Attribute] = {"epsilon": arch.norm_eps}
-    g.ops("SkipSimplifiedLayerNormalization", [x, skip, gain], outputs, domain=MICROSOFT, attributes=attributes)
+    kind, weights = ("SkipSimplifiedLayerNormalization", [w.gain])
+    if arch.norm == "layer":
+        kind, weights = "SkipLayerNormalization", [w.gain, w.bias]
+    g.ops(kind, [x, skip, *weights], outputs, domain=MICROSOFT, attributes=attributes)
     return outputs[0], outputs[3]
 
 
-def attention(g: Graph, x: Value, qkv: Linear, o: Linear, layer: int, arch: ModelArch, shared: Shared) -> Value:
-    """x [batch, sequence, hidden] -> the same. Rotary, causal mask and KV cache live inside GroupQueryAttention."""
-    shape: tuple[int | str, ...] = ("batch", arch.kv_heads, "capacity", arch.head_dim)
-    past = [g.input(contract.past_name(layer, half), TensorProto.FLOAT, shape) for half in contract.HALVES]
-    present = [Value(contract.present_name(layer, half)) for half in contract.HALVES]
-    attributes: dict[str, Attribute] = {"num_heads": arch.heads, "kv_num_heads": arch.kv_heads, "do_rotary": 1}
-    mixed, *present = g.ops(
-        "GroupQueryAttention",
-        [linear(g, x, qkv), NOTHING, NOTHING, *past, shared.lengths, shared.total, shared.cos, shared.sin],
-        [Value(f"layers.{layer}.attention"), *present],
-        domain=MICROSOFT,
-        attributes=attributes,
-    )
-    for value in present:
-        g.output(value, TensorProto.FLOAT, ("batch", arch.kv_heads, "capacity_out", arch.head_dim))
-    return linear(g, mixed, o)
-
-
-def gated_mlp(g: Graph, x: Value, gate_up: Linear, down: Linear, layer: int, arch: ModelArch) -> Value:
+def gated_mlp(g: Graph, x: Value, gate_up: tuple[Linear, ...], down: Linear, at: str, arch: ModelArch) -> Value:
     """down(activation(gate(x)) * up(x)) (Shazeer 2020)."""
-    at = f"layers.{layer}"
-    halves = (Value(f"{at}.gate"), Value(f"{at}.up"))
-    gate, up = g.ops("Split", [linear(g, x, gate_up)], halves, attributes={"axis": -1, "num_outputs": 2})
-    return linear(g, g.op("Mul", [_activation(g, gate, f"{at}.activated", arch), up], f"{at}.gated"), down)
+    products = [linear(g, x, each) for each in gate_up]
+    if len(products) == 1:
+        halves = (Value(f"{at}.gate"), Value(f"{at}.up"))
+        products = list(g.ops("Split", products, halves, attributes={"axis": -1, "num_outputs": 2}))
+    gate, up = products
+    return linear(g, g.op("Mul", [activation(g, gate, f"{at}.activated", arch), up], f"{at}.gated"), down)
 
 
-def _activation(g: Graph, x: Value, name: str, arch: ModelArch) -> Value:
-    if arch.activation == "silu":
-        return g.op("QuickGelu", [x], name, domain=MICROSOFT, attributes={"alpha": 1.0})  # x * sigmoid(1.0 x)
-    return g.op("Gelu", [x], name, attributes={"approximate": "tanh"})
+def plain_mlp(g: Graph, x: Value, up: Linear, down: Linear, at: str, arch: ModelArch) -> Value:
+    """down(activation(up(x)))."""
+    return linear(g, activation(g, linear(g, x, up), f"{at}.activated", arch), down)
+
+
+def activation(g: Graph, x: Value, name: str, arch: ModelArch) -> Value:
+    """The architecture's activation function."""
+    match arch.activation:
+        case "silu":
+            return g.op("QuickGelu", [x], name, domain=MICROSOFT, attributes={"alpha": 1.0})  # x * sigmoid(1.0 x)
+        case "gelu" | "gelu_tanh":
+            kind = "none" if arch.activation == "gelu" else "tanh"
+            return g.op("Gelu", [x], name, attributes={"approximate": kind})
+        case "relu":
+            return g.op("Relu", [x], name)
+        case "relu2":
+            rectified = g.op("Relu", [x], f"{name}.relu")
+            return g.op("Mul", [rectified, rectified], name)
+
+
+def scaled(g: Graph, x: Value, factor: float, name: str) -> Value:
+    """x times a constant; x itself if that is 1."""
+    return x if factor == 1.0 else g.op("Mul", [x, g.constant(factor, np.float32)], name)
+
+
+def capped(g: Graph, x: Value, cap: float | None, name: str) -> Value:
+    """cap * tanh(x / cap) (Gemma 2); x itself without a cap."""
+    if cap is None:
+        return x
+    squashed = g.op("Tanh", [scaled(g, x, 1 / cap, f"{name}.shrunk")], f"{name}.squashed")
+    return scaled(g, squashed, cap, name)
 
 
 def embedding(g: Graph, ids: Value, table: Linear) -> Value:
@@ -175,5 +189,6 @@ def lm_head(g: Graph, x: Value, keep: Value, w: Linear, arch: ModelArch) -> None
     start = g.op("Unsqueeze", [g.op("Neg", [keep], "keep_from"), g.constant([0], np.int64)], "keep_start")
     end, axis = g.constant([np.iinfo(np.int64).max], np.int64), g.constant([1], np.int64)
     kept = g.op("Slice", [x, start, end, axis], "kept")
-    logits = g.op("Identity", [linear(g, kept, w)], contract.LOGITS)
-    g.output(logits, TensorProto.FLOAT, ("batch", "kept", arch.vocab))
+    logits = scaled(g, linear(g, kept, w), arch.logit_scale, "logits.scaled")
+    named = g.op("Identity", [capped(g, logits, arch.logit_softcap, "logits.capped")], contract.LOGITS)
+    g.output(named, TensorProto.FLOAT, ("batch", "kept", arch.vocab))

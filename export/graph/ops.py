@@ -48,10 +48,18 @@ class WeightFile:
         self._stream.close()
 
 
+class Inline:
+    """Keeps tensors inside the protobuf: for small graphs that are run at once and never saved."""
+
+    def append(self, name: str, array: Array) -> TensorProto:
+        """The initializer with its values."""
+        return numpy_helper.from_array(array, name)
+
+
 class Graph:
     """A graph under construction. Every method that makes something returns its Value."""
 
-    def __init__(self, name: str, weights: WeightFile) -> None:
+    def __init__(self, name: str, weights: WeightFile | Inline) -> None:
         self._proto = onnx.GraphProto(name=name)
         self._weights = weights
         self._constants: dict[str, Value] = {}
@@ -82,7 +90,7 @@ class Graph:
         self._proto.initializer.append(tensor)
         return Value(name)
 
-    def constant(self, value: float | Sequence[int], dtype: npt.DTypeLike) -> Value:
+    def constant(self, value: float | Sequence[float], dtype: npt.DTypeLike) -> Value:
         """A small constant inside the protobuf, made once however often it is asked for."""
         array = np.asarray(value, dtype)
         key = f"const_{array.dtype}_{'x'.join(map(str, array.shape))}_{'_'.join(map(str, array.ravel()))}"
@@ -107,6 +115,14 @@ class Graph:
         """Add an operator with one output; `name` names both."""
         return self.ops(kind, inputs, (Value(name),), domain=domain, attributes=attributes)[0]
 
+    def operand_of(self, weight: str) -> Value:
+        """What the one operator whose second input is `weight` takes as its first."""
+        return next(Value(node.input[0]) for node in self._proto.node if list(node.input[1:2]) == [weight])
+
+    def has(self, name: str) -> bool:
+        """Whether an operator writes `name`."""
+        return name in self._taken
+
     def ops(
         self,
         kind: str,
@@ -120,8 +136,11 @@ class Graph:
         taken = self._taken.intersection(filter(None, outputs))
         if taken:
             raise ValueError(f"two operators write {taken}")
-        self._taken.update(outputs)
-        node = helper.make_node(kind, list(inputs), list(outputs), name=f"{outputs[0]}/{kind}", domain=domain)
+        self._taken.update(filter(None, outputs))
+        given = list(inputs)
+        while given and given[-1] == NOTHING:
+            given.pop()
+        node = helper.make_node(kind, given, list(outputs), name=f"{outputs[0]}/{kind}", domain=domain)
         for key, value in (attributes or {}).items():
             node.attribute.append(helper.make_attribute(key, value))
         self._proto.node.append(node)

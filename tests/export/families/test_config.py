@@ -43,3 +43,38 @@ def test_null_is_as_good_as_absent(values: dict[str, object]) -> None:
     assert not config.has("key")
     with pytest.raises(UnsupportedCheckpoint, match="lacks key"):
         config.integer("key")
+
+
+@pytest.mark.parametrize("value", [7, [1.0], [True], ["1"], {"0": 1}])
+def test_a_list_of_whole_numbers_is_nothing_else(value: object) -> None:
+    with pytest.raises(UnsupportedCheckpoint, match="layers in its configuration is not a list of whole numbers"):
+        Config({"layers": value}).integers("layers")
+
+
+def test_lists_may_be_absent() -> None:
+    assert Config({"layers": [1, 0]}).integers("layers") == (1, 0)
+    assert Config({"layers": None}).integers("layers") is None
+    assert Config({}).integers("layers") is None
+
+
+def test_null_is_told_from_absent_where_it_matters() -> None:
+    assert Config({"window": None}).null("window")
+    assert not Config({}).null("window")
+    assert not Config({"window": 0}).null("window")
+
+
+@pytest.mark.parametrize("values", [{}, {"key": None}, {"key": False}], ids=["absent", "null", "the same"])
+def test_the_one_value_that_is_carried_passes(values: dict[str, object]) -> None:
+    Config(values).only("key", value=False)
+
+
+def test_any_other_value_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedCheckpoint, match="key in its configuration is True"):
+        Config({"key": True}).only("key", value=False)
+    with pytest.raises(UnsupportedCheckpoint, match="key in its configuration is 5"):
+        Config({"key": 5}).only("key", value=None)
+
+
+def test_defaults_stand_for_what_is_absent_or_null_and_for_nothing_else() -> None:
+    config = Config({"null": None, "there": 3}).or_else({"null": 1, "absent": 2, "there": 4})
+    assert [config.integer(key) for key in ("null", "absent", "there")] == [1, 2, 3]

@@ -1,8 +1,16 @@
 import numpy as np
 import pytest
 
-from edgekit.errors import EdgekitError, MissingTensor, ShapeMismatch, UnexpectedTensor, UnknownFamily
-from export.families import FAMILIES, Weights, arch_of, of, shapes
+from edgekit.errors import (
+    EdgekitError,
+    MissingTensor,
+    ShapeMismatch,
+    UnexpectedTensor,
+    UnknownFamily,
+    UnsupportedCheckpoint,
+)
+from export.families import FAMILIES, arch_of, of, shapes
+from export.families.weights import CheckpointWeights, Weights
 from tests import tiny
 from tests.export.exports import Values, checkpoint
 
@@ -13,15 +21,26 @@ Q = "model.layers.1.self_attn.q_proj"
 
 def weights_of(tensors: Values, config: tiny.Config = tiny.DEFAULT) -> Weights:
     made = checkpoint(tiny.hf_config(config), tensors)
-    return Weights(made, arch_of(made))
+    return CheckpointWeights(made, arch_of(made))
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", None, 4])
+@pytest.mark.parametrize("model_type", ["mamba", None, 4])
 def test_an_unknown_architecture_is_told_which_ones_are_known(model_type: object) -> None:
     with pytest.raises(UnknownFamily) as caught:
         of({"model_type": model_type})
     assert str(model_type) in str(caught.value)
     assert ", ".join(sorted(FAMILIES)) in str(caught.value)
+
+
+@pytest.mark.parametrize("model_type", ["mixtral", "llama"])
+@pytest.mark.parametrize("key", ["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"])
+def test_a_mixture_of_experts_is_refused_as_one(model_type: str, key: str) -> None:
+    with pytest.raises(UnsupportedCheckpoint, match=f"a mixture of experts .{key} is 8"):
+        of({"model_type": model_type, key: 8})
+
+
+def test_one_expert_is_no_mixture() -> None:
+    assert of({"model_type": "llama", "num_experts": 1, "num_local_experts": None}).model_type == "llama"
 
 
 def test_every_family_says_what_it_covers() -> None:
@@ -98,4 +117,4 @@ def test_a_configuration_with_absurdly_many_layers_fails_at_once() -> None:
     made = checkpoint(config, tiny.weights())
     arch = arch_of(made)
     with pytest.raises(EdgekitError, match=r"layers\.2\."):
-        Weights(made, arch)
+        CheckpointWeights(made, arch)

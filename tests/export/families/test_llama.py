@@ -1,6 +1,8 @@
+import math
+
 import pytest
 
-from edgekit.arch import RopeScaling
+from edgekit.arch import RopeScaling, Rotary
 from edgekit.errors import UnsupportedCheckpoint
 from export.families import arch_of
 from tests import tiny
@@ -13,6 +15,8 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+YARN_READ = RopeScaling(kind="yarn", factor=4.0, attention_factor=0.1 * math.log(4) + 1, original_context=64)
 
 
 def test_facts_come_from_the_configuration() -> None:
@@ -20,13 +24,13 @@ def test_facts_come_from_the_configuration() -> None:
     assert (arch.layers, arch.hidden, arch.heads, arch.kv_heads, arch.head_dim) == (2, 64, 4, 2, 16)
     assert (arch.intermediate, arch.vocab, arch.context, arch.norm_eps) == (96, 320, 256, 1e-5)
     assert (arch.activation, arch.tied, arch.attention_bias, arch.mlp_bias) == ("silu", False, True, False)
-    assert (arch.rotary.dim, arch.rotary.base, arch.rotary.scaling) == (16, 10000.0, None)
+    assert arch.rotary == Rotary(dim=16, base=10000.0)
 
 
 def test_what_is_null_takes_the_default_of_transformers() -> None:
     names = ("num_key_value_heads", "head_dim", "rope_theta", "rope_scaling", "hidden_act", "rms_norm_eps", "mlp_bias")
     arch = arch_of(tiny_checkpoint(dict.fromkeys(names)))
-    assert (arch.kv_heads, arch.head_dim, arch.rotary.base) == (4, 16, 10000.0)
+    assert (arch.kv_heads, arch.head_dim, arch.rotary) == (4, 16, Rotary(dim=16, base=10000.0))
     assert (arch.activation, arch.norm_eps, arch.mlp_bias) == ("silu", 1e-6, False)
 
 
@@ -44,14 +48,30 @@ def test_what_is_null_takes_the_default_of_transformers() -> None:
             5e5,
         ),
         ({"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, RopeScaling(kind="linear", factor=2.0), 10000.0),
+        ({"rope_scaling": YARN}, YARN_READ, 10000.0),
+        ({"rope_theta": None, "rope_parameters": YARN | {"rope_theta": 5e5}}, YARN_READ, 5e5),
     ],
-    ids=["linear", "default", "llama3", "v5 default", "v5 without type", "v5 llama3", "v5 linear, theta apart"],
+    ids=[
+        *("linear", "default", "llama3", "v5 default", "v5 without type", "v5 llama3", "v5 linear, theta apart"),
+        *("yarn", "v5 yarn"),
+    ],
 )
 def test_rotary_settings_of_both_spellings(
     changed: dict[str, object], scaling: RopeScaling | None, base: float
 ) -> None:
-    rotary = arch_of(tiny_checkpoint(changed)).rotary
-    assert (rotary.scaling, rotary.base) == (scaling, base)
+    assert arch_of(tiny_checkpoint(changed)).rotary == Rotary(dim=16, base=base, scaling=scaling)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"partial_rotary_factor": 0.5},
+        {"rope_theta": None, "rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+    ],
+    ids=["apart", "v5"],
+)
+def test_part_of_a_head_may_be_rotated(changed: dict[str, object]) -> None:
+    assert arch_of(tiny_checkpoint(changed)).rotary == Rotary(dim=8, base=10000.0)
 
 
 @pytest.mark.parametrize(
@@ -61,21 +81,24 @@ def test_rotary_settings_of_both_spellings(
         ({"num_hidden_layers": 2.0}, "num_hidden_layers"),
         ({"num_attention_heads": 0}, "num_attention_heads"),
         ({"num_key_value_heads": 3}, "4 heads cannot share 3"),
-        ({"num_key_value_heads": 0}, "kv_heads is 0"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads in its configuration is 0"),
         ({"head_dim": 15}, "rotary.dim is 15"),
         ({"num_hidden_layers": 1 << 40}, "layers is"),
         ({"max_position_embeddings": 1 << 22}, "max_position_embeddings"),
         ({"rms_norm_eps": -1e-5}, "rms_norm_eps"),
         ({"rope_theta": "1e4"}, "rope_theta"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings"),
-        ({"hidden_act": "relu"}, "hidden_act"),
+        ({"hidden_act": "selu"}, "hidden_act"),
         ({"rope_scaling": "linear"}, "rope_scaling"),
         ({"rope_scaling": {"factor": 2.0}}, "lacks type"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_type in its configuration is 'yarn'"),
+        ({"rope_scaling": {"rope_type": "ntk", "factor": 2.0}}, "rope_type in its configuration is 'ntk'"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "lacks factor"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "truncate": 1}}, "truncate"),
         ({"rope_scaling": {"type": "linear"}}, "lacks factor"),
         ({"rope_scaling": LLAMA3 | {"high_freq_factor": 1.0}}, "low_freq_factor"),
-        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
-        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ({"partial_rotary_factor": 2}, "rotary.dim is 32"),
+        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": -0.5}}, "partial_rotary_factor"),
+        ({"rope_scaling": {"rope_type": "table", "factors": [1.0] * 7}}, "7 rope factors for 8 rotated pairs"),
     ],
 )
 def test_a_setting_that_cannot_be_carried_is_named(changed: dict[str, object], named: str) -> None:
