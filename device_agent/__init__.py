@@ -1,8 +1,8 @@
 """The device side: runs bundles, serves them on localhost. Never needs torch, transformers, onnx or `export`.
 
-`Model` is all that a field app needs; `app` is the agent that `edgekit serve` starts.
+`Model` (or `EmbeddingModel`) is all that a field app needs; `app` is the agent that `edgekit serve` starts.
 """
 
-from device_agent.model import Model
+from device_agent.model import EmbeddingModel, Model
 
-__all__ = ["Model"]
+__all__ = ["EmbeddingModel", "Model"]

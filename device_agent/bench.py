@@ -8,10 +8,10 @@ from pathlib import Path
 
 import psutil
 
-from device_agent.engine.generate import answer
+from device_agent.engine.generate import StepDecoder, answer
 from device_agent.engine.records import GREEDY, Generation
 from device_agent.engine.sampling import make_sampler
-from device_agent.engine.session import OnnxDecoder, open_decoder
+from device_agent.engine.session import open_decoder
 from edgekit.bundle import open_bundle
 from edgekit.errors import UsageError
 from edgekit.hardware import usable_cores
@@ -51,14 +51,14 @@ def measure(
     threads = usable_cores() if threads is None else threads
     bundle = open_bundle(folder)
     arch = bundle.manifest.arch
+    started = time.perf_counter()
+    decoder = open_decoder(bundle, threads=threads)
+    load_s = time.perf_counter() - started
     if prompt_tokens < 1 or decode_tokens < 2 or prompt_tokens + decode_tokens > arch.context:
         raise UsageError(
             f"{prompt_tokens} prompt tokens and {decode_tokens} decoded ones: at least 1 and 2 are needed, "
             f"and the model's context is {arch.context}"
         )
-    started = time.perf_counter()
-    decoder = open_decoder(bundle, threads=threads)
-    load_s = time.perf_counter() - started
     # Ids spread over the vocabulary: which ones they are does not change the work, but equal ones would sit in cache.
     prompt = tuple((7919 * i + 104729) % arch.vocab for i in range(prompt_tokens))
     generation = Generation(prompt=prompt, max_tokens=decode_tokens)
@@ -80,7 +80,7 @@ def measure(
     )
 
 
-def _run(decoder: OnnxDecoder, generation: Generation, vocab: int) -> tuple[float, float]:
+def _run(decoder: StepDecoder, generation: Generation, vocab: int) -> tuple[float, float]:
     """Seconds to the first token, and from the first to the last."""
     sampler = make_sampler(GREEDY, vocab=vocab)
     pieces = answer(decoder, generation, sampler, tokenizer=_NoText(), eos=frozenset(), cancelled=lambda: False)

@@ -1,4 +1,4 @@
-"""The device's verbs: inspect, verify, generate, chat, serve, bench. Light to import."""
+"""The device's verbs: inspect, verify, generate, chat, embed, serve, bench. Light to import."""
 
 import dataclasses
 import sys
@@ -14,6 +14,7 @@ from edgekit.errors import RequestError, UsageError
 if TYPE_CHECKING:
     from device_agent.engine.records import Generation, Timings
     from device_agent.model import Model
+    from edgekit.manifest import Manifest
 
 _FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -39,33 +40,46 @@ def inspect_command(folder: Path, *, as_json: bool) -> None:
     if as_json:
         click.echo(manifest.to_bytes().decode(), nl=False)
         return
-    arch, needs = manifest.arch, manifest.requires
+    _print_table(_facts(manifest))
+
+
+def _facts(manifest: "Manifest") -> dict[str, str]:
+    """What a person wants to know of a bundle, by title."""
+    arch, needs, embedding = manifest.arch, manifest.requires, manifest.embedding
     specs = sorted(set(manifest.quant.weights.values()))
-    at_2k = needs.weight_bytes + 2048 * needs.kv_bytes_per_token
     millions = arch.parameters / 1e6
     files = [f"{entry.size:>13,}  {entry.path}" for entry in manifest.files]
-    _print_table(
-        {
-            "model": f"{manifest.name} {manifest.version}",
-            "architecture": f"{arch.model_type}, {arch.layers} layers, width {arch.hidden}, {millions:,.1f} M weights",
-            "context": f"{arch.context:,} tokens",
-            "weights": f"{manifest.quant.precision} ({', '.join(specs)})",
-            "size": f"{manifest.file_bytes / 1e6:,.1f} MB on disk, about {at_2k / 1e6:,.0f} MB in use at 2,048 tokens",
-            "source": f"{manifest.source.kind} {manifest.source.file}",
-            "licence": manifest.source.licence or "not stated",
-            "quality": ", ".join(f"{key} {value:g}" for key, value in manifest.quality.items()) or "not measured",
-            "golden": f"{len(manifest.golden)} prompts, {sum(golden.sure for golden in manifest.golden)} sure tokens",
-            "needs": f"onnxruntime {needs.onnxruntime} or newer",
-            "files": f"\n{'':14}".join(files),
-        }
-    )
+    if embedding is None:
+        at_2k = needs.weight_bytes + 2048 * needs.kv_bytes_per_token
+        context, memory = f"{arch.context:,} tokens", f", about {at_2k / 1e6:,.0f} MB in use at 2,048 tokens"
+        golden = f"{len(manifest.golden)} prompts, {sum(golden.sure for golden in manifest.golden)} sure tokens"
+    else:
+        context, memory = f"{embedding.max_tokens:,} tokens", ""
+        golden = f"{len(embedding.golden)} texts"
+    facts = {
+        "model": f"{manifest.name} {manifest.version}",
+        "architecture": f"{arch.model_type}, {arch.layers} layers, width {arch.hidden}, {millions:,.1f} M weights",
+        "context": context,
+        "weights": f"{manifest.quant.precision} ({', '.join(specs)})",
+        "size": f"{manifest.file_bytes / 1e6:,.1f} MB on disk{memory}",
+        "source": f"{manifest.source.kind} {manifest.source.file}",
+        "licence": manifest.source.licence or "not stated",
+        "quality": ", ".join(f"{key} {value:g}" for key, value in manifest.quality.items()) or "not measured",
+        "golden": golden,
+        "needs": f"onnxruntime {needs.onnxruntime} or newer",
+        "files": f"\n{'':14}".join(files),
+    }
+    if embedding is not None:
+        length = "of length 1" if embedding.normalise else "of any length"
+        facts["embedding"] = f"{embedding.dimension} values {length}, pooled by {embedding.pooling}"
+    return facts
 
 
 @click.command("verify", epilog="\b\nExample:\n  edgekit verify my-model && echo safe to ship")
 @_FOLDER
 @_JSON
 def verify_command(folder: Path, *, as_json: bool) -> int:
-    """Check a bundle: hashes, paths, that it loads here and gives its golden tokens. Exit code 0 only if so."""
+    """Check a bundle: hashes, paths, that it loads here and gives its golden answers. Exit code 0 only if so."""
     from device_agent.check import verify
 
     found = verify(folder, lambda step: click.echo(f"checking {step}", err=True))
@@ -76,7 +90,8 @@ def verify_command(folder: Path, *, as_json: bool) -> int:
             click.echo(f"{click.style('bad', fg='red', bold=True)}  {problem}")
         click.echo(f"{click.style('hint:', fg='yellow')}  {found[0].hint}", err=True)
     else:
-        click.echo(f"{click.style('ok', fg='green', bold=True)}  {folder} is whole, loads, and gives its golden tokens")
+        good = click.style("ok", fg="green", bold=True)
+        click.echo(f"{good}  {folder} is whole, loads, and gives its golden answers")
     return found[0].exit_code if found else 0
 
 
@@ -205,6 +220,33 @@ def _say(model: "Model", generation: "Generation") -> str:
         except KeyboardInterrupt:
             answer.cancel()  # its last piece is on the way
     return said
+
+
+@click.command("embed", epilog='\b\nExample:\n  edgekit embed my-encoder "A first text." "A second text."')
+@_FOLDER
+@click.argument("texts", metavar="TEXT...", nargs=-1, required=True)
+@click.option("--truncate", is_flag=True, help="Cut texts that are too long instead of refusing them.")
+@_THREADS
+@_JSON
+def embed_command(folder: Path, texts: tuple[str, ...], threads: int | None, *, truncate: bool, as_json: bool) -> None:
+    """Turn texts into vectors: a line of numbers for each. The TEXT "-" stands for the lines of standard input."""
+    from device_agent.model import EmbeddingModel
+
+    given = [line for text in texts for line in (_standard_input().splitlines() if text == "-" else [text])]
+    model = EmbeddingModel.open(folder, threads=threads)
+    vectors = model.embed(given, truncate=truncate)
+    if as_json:
+        print_json(
+            {
+                "model": model.manifest.name,
+                "dimension": vectors.shape[1],
+                "embeddings": vectors.tolist(),
+                "usage": {"prompt_tokens": sum(len(model.tokens(text, truncate=truncate)) for text in given)},
+            }
+        )
+        return
+    for vector in vectors:
+        click.echo(" ".join(f"{value:.6f}" for value in vector))
 
 
 @click.command("serve", epilog="\b\nExample:\n  edgekit serve my-model --port 8080")

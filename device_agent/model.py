@@ -1,5 +1,7 @@
 """A bundle opened in this process: two lines of Python, no server.
 
+`Model` generates text:
+
 ```python
 from device_agent import Model
 
@@ -7,21 +9,33 @@ with Model.open("my-model") as model:
     for piece in model.chat([{"role": "user", "content": "What is the capital of France?"}]):
         print(piece, end="", flush=True)
 ```
+
+`EmbeddingModel` turns texts into vectors:
+
+```python
+from device_agent import EmbeddingModel
+
+vectors = EmbeddingModel.open("my-encoder").embed(["a text", "another one"])  # float32 [2, dimension]
+```
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import tokenizers
 
+from device_agent.engine.embed import Embedder
+from device_agent.engine.generate import StepDecoder
 from device_agent.engine.prompt import PromptEncoder
 from device_agent.engine.records import GREEDY, Generation, Sampling
 from device_agent.engine.scheduler import QueuedAnswer, Scheduler
-from device_agent.engine.session import OnnxDecoder, open_decoder
+from device_agent.engine.session import open_decoder, open_embedder
 from edgekit import contract
 from edgekit.bundle import Bundle, changed_files, open_bundle
 from edgekit.chat import MAX_TEMPLATE_CHARS, ChatTemplate, Message
@@ -31,13 +45,14 @@ from edgekit.manifest import Manifest
 
 _MAX_TOKENIZER_BYTES = 256 << 20
 Turn = Message | Mapping[str, str]
+Loaded = TypeVar("Loaded")
 
 
 class Model:
     """A loaded model. Generation runs on a thread of its own, one request after the other; any thread may call."""
 
     def __init__(
-        self, bundle: Bundle, decoder: OnnxDecoder, tokenizer: tokenizers.Tokenizer, *, queue_limit: int
+        self, bundle: Bundle, decoder: StepDecoder, tokenizer: tokenizers.Tokenizer, *, queue_limit: int
     ) -> None:
         self.bundle = bundle
         self.loaded_at = int(time.time())
@@ -52,17 +67,16 @@ class Model:
     def open(cls, folder: str | Path, *, threads: int | None = None, queue_limit: int = 16) -> Self:
         """Check every file's hash and load the model on `threads` threads (default: the physical cores).
 
-        Raises NotABundle, UnsupportedFormat, CorruptBundle or UnsafePath, and UsageError for less than one thread.
+        Raises NotABundle, UnsupportedFormat, CorruptBundle or UnsafePath, and UsageError for less than one thread or
+        for a bundle that does not generate.
         """
         bundle = open_bundle(Path(folder))
-        weights = [entry for entry in bundle.manifest.files if entry.path == contract.DATA_FILE]
-        # What gets parsed is hashed first. Weights are only numbers: they are hashed beside loading, on another core.
-        _refuse_changed(bundle, changed_files(bundle, [e for e in bundle.manifest.files if e not in weights]))
-        with ThreadPoolExecutor(1) as beside:
-            changed = beside.submit(changed_files, bundle, weights)
-            tokenizer = _tokenizer(bundle)
+
+        def load() -> tuple[tokenizers.Tokenizer, StepDecoder]:
             decoder = open_decoder(bundle, threads=usable_cores() if threads is None else threads)
-            _refuse_changed(bundle, changed.result())
+            return read_tokenizer(bundle), decoder
+
+        tokenizer, decoder = _checked(bundle, load)
         return cls(bundle, decoder, tokenizer, queue_limit=queue_limit)
 
     @property
@@ -150,6 +164,60 @@ class Model:
         self.close()
 
 
+class EmbeddingModel:
+    """A loaded encoder. Any thread may call; texts are computed on the caller's."""
+
+    def __init__(self, bundle: Bundle, embedder: Embedder) -> None:
+        self.bundle = bundle
+        self._embedder = embedder
+
+    @classmethod
+    def open(cls, folder: str | Path, *, threads: int | None = None) -> Self:
+        """Check every file's hash and load the model on `threads` threads (default: the physical cores).
+
+        Raises as `Model.open`; UsageError for a bundle that makes no vectors.
+        """
+        bundle = open_bundle(Path(folder))
+
+        def load() -> Embedder:
+            return open_embedder(bundle, read_tokenizer(bundle), threads=usable_cores() if threads is None else threads)
+
+        return cls(bundle, _checked(bundle, load))
+
+    @property
+    def manifest(self) -> Manifest:
+        """What `bundle.json` says."""
+        return self.bundle.manifest
+
+    def tokens(self, text: str, *, truncate: bool = False) -> tuple[int, ...]:
+        """Ids of a text as the model reads it. Raises as `embed` does."""
+        return self._embedder.tokens(text, truncate=truncate)
+
+    def embed(self, texts: Sequence[str], *, truncate: bool = False) -> npt.NDArray[np.float32]:
+        """One vector for each text: float32 [texts, dimension].
+
+        Raises ContextOverflow if a text is too long and `truncate` does not cut it, InvalidRequest if one has no
+        token at all, and BundleError if onnxruntime fails.
+        """
+        if isinstance(texts, str):  # a text is a sequence of texts too, and hardly ever meant so
+            raise InvalidRequest("Give a list of texts, not one text.", param="input")
+        return self._embedder.embed(texts, truncate=truncate)
+
+
+def _checked(bundle: Bundle, load: Callable[[], Loaded]) -> Loaded:
+    """What `load` returns, once every file's hash is right.
+
+    What gets parsed is hashed first. Weights are only numbers: they are hashed beside loading, on another core.
+    """
+    weights = [entry for entry in bundle.manifest.files if entry.path == contract.DATA_FILE]
+    _refuse_changed(bundle, changed_files(bundle, [e for e in bundle.manifest.files if e not in weights]))
+    with ThreadPoolExecutor(1) as beside:
+        changed = beside.submit(changed_files, bundle, weights)
+        loaded = load()
+        _refuse_changed(bundle, changed.result())
+    return loaded
+
+
 def _refuse_changed(bundle: Bundle, names: Sequence[str]) -> None:
     if names:
         raise CorruptBundle(str(bundle.folder), f"{', '.join(names)}: not the SHA-256 that was recorded")
@@ -164,7 +232,8 @@ def _message(turn: Turn) -> Message:
         raise InvalidRequest(f"A message needs `role` and `content`: {error}", param="messages") from error
 
 
-def _tokenizer(bundle: Bundle) -> tokenizers.Tokenizer:
+def read_tokenizer(bundle: Bundle) -> tokenizers.Tokenizer:
+    """The bundle's tokenizer.json. Raises CorruptBundle."""
     raw = bundle.read(contract.TOKENIZER_FILE, limit_bytes=_MAX_TOKENIZER_BYTES)
     try:
         return tokenizers.Tokenizer.from_buffer(raw)

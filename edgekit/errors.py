@@ -2,7 +2,8 @@
 
     EdgekitError                    exit 1    HTTP 500
     |-- UsageError                  exit 2    400   the command line or a setting is wrong
-    |   `-- MissingExtra            exit 3    500   a verb needs a part that is not installed
+    |   |-- MissingExtra            exit 3    500   a verb needs a part that is not installed
+    |   `-- BadTask                 exit 4    400   a file of questions is not one
     |-- CheckpointError             exit 10   500   the source model cannot be read
     |   |-- CheckpointNotFound      exit 11
     |   |-- CorruptCheckpoint       exit 12
@@ -10,11 +11,15 @@
     |   |-- UnknownFamily           exit 14
     |   |-- MissingTensor           exit 15
     |   |-- UnexpectedTensor        exit 16
-    |   `-- ShapeMismatch           exit 17
+    |   |-- ShapeMismatch           exit 17
+    |   `-- AdapterMismatch         exit 18
     |-- ExportError                 exit 20   500   the bundle cannot be made
     |   |-- OutputExists            exit 21
     |   |-- DiskFull                exit 22
-    |   `-- VerificationFailed      exit 23
+    |   |-- VerificationFailed      exit 23
+    |   |-- BudgetTooSmall          exit 24
+    |   |-- CalibrationTooShort     exit 25
+    |   `-- QualityTooLow           exit 26
     |-- BundleError                 exit 30   500   the bundle cannot be used
     |   |-- NotABundle              exit 31
     |   |-- UnsupportedFormat       exit 32
@@ -78,6 +83,16 @@ class MissingExtra(EdgekitError):
     missing: str
     extra: str
     exit_code = 3
+
+
+@dataclass(eq=False)
+class BadTask(EdgekitError):
+    """The task file {path} cannot be used: {problem}"""
+
+    path: str
+    problem: str
+    exit_code, http_status, type = 4, 400, "invalid_request_error"
+    hint = "One JSON object a line, with the fields of one of the kinds in: edgekit eval --help"
 
 
 # --- checkpoints ----------------------------------------------------------------------------
@@ -150,6 +165,14 @@ class ShapeMismatch(CheckpointError):
     hint = "config.json (or the GGUF's metadata) belongs to another model."
 
 
+@dataclass(eq=False)
+class AdapterMismatch(CheckpointError):
+    """The adapter was not made for this model: {problem}"""
+
+    exit_code = 18
+    hint = "base_model_name_or_path in adapter_config.json names the model that it was made for."
+
+
 # --- export ---------------------------------------------------------------------------------
 
 
@@ -177,6 +200,30 @@ class DiskFull(ExportError):
     free_bytes: int
     exit_code = 22
     hint = "Free some space or choose another output folder. Nothing was left behind."
+
+
+@dataclass(eq=False)
+class BudgetTooSmall(ExportError):
+    """The bundle cannot be as small as was asked for: {problem}"""
+
+    exit_code = 24
+    hint = "Raise --size-budget."
+
+
+@dataclass(eq=False)
+class CalibrationTooShort(ExportError):
+    """The calibration text is too short: {problem}"""
+
+    exit_code = 25
+    hint = "Give a longer text, or --calibration self."
+
+
+@dataclass(eq=False)
+class QualityTooLow(ExportError):
+    """The bundle lost too much quality: {problem}"""
+
+    exit_code = 26
+    hint = "Try --method gptq, a smaller --block-size, a larger --size-budget, or --quant int8."
 
 
 @dataclass(eq=False)

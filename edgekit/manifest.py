@@ -12,6 +12,10 @@ A bundle is a folder. `bundle.json` (UTF-8 JSON, at most 16 MiB) is its only ent
     source        where the weights came from, and under which licence
     quality       what verification measured (numbers by name)
     golden        prompts with the greedy tokens that follow: the bundle's own acceptance test
+    kv            "concat" if the graph appends to its cache by copying it (edgekit.contract); else it is not there
+    cache         "int8" if keys and values are cached as INT8; else it is not there, and they are float32
+    task          "embed" if the model turns texts into vectors; else it is not there, and the model generates
+    embedding     of such a model: how vectors come about, and golden texts with the vectors that they have
 
 Paths in `files` are relative, use `/`, and never leave the folder. Fields that are not listed here
 are an error: a bundle is read the same way by every version that can read it.
@@ -23,7 +27,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgekit.arch import ModelArch
+from edgekit.arch import MAX_DIMENSION, ModelArch
+from edgekit.contract import CacheType
 from edgekit.errors import CorruptBundle, UnsafePath, UnsupportedFormat
 from edgekit.quant import Precision
 
@@ -89,8 +94,33 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sure: Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`bundle.json` as a record; see the module's text for each field."""
+class GoldenText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A text, its token ids, and its vector rounded to four decimals."""
+
+    text: Annotated[str, msgspec.Meta(max_length=10_000)]
+    tokens: tuple[TokenId, ...]
+    vector: tuple[float, ...]
+
+
+class Embedding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an encoder's states become a text's vector.
+
+    `pooling` takes the mean over a text's tokens, the first one ("cls") or the last; `normalise` scales the result to
+    length 1. Texts may have `max_tokens`, the tokens that the tokenizer adds included. `dimension` is the vector's.
+    """
+
+    pooling: Literal["mean", "cls", "last"]
+    normalise: bool
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, lt=MAX_DIMENSION)]
+    dimension: Annotated[int, msgspec.Meta(ge=1, lt=MAX_DIMENSION)]
+    golden: tuple[GoldenText, ...] = ()
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`bundle.json` as a record; see the module's text for each field.
+
+    What is as in every early bundle is not written (omit_defaults), so that early readers still read such bundles.
+    """
 
     format: int
     name: Name
@@ -103,6 +133,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     source: Source
     quality: dict[str, float]
     golden: tuple[Golden, ...]
+    kv: Literal["shared", "concat"] = "shared"
+    cache: CacheType = "float32"
+    task: Literal["generate", "embed"] = "generate"
+    embedding: Embedding | None = None
 
     @property
     def file_bytes(self) -> int:
@@ -147,11 +181,26 @@ def parse(raw: bytes, *, path: str) -> Manifest:
             raise UnsafePath(path, repr(entry.path))
     if len({entry.path for entry in manifest.files}) != len(manifest.files):
         raise CorruptBundle(path, "bundle.json lists a file twice")
-    if not manifest.tokens.eos:
-        raise CorruptBundle(path, "bundle.json names no end-of-text token")
-    if max(_token_ids(manifest)) >= manifest.arch.vocab:
-        raise CorruptBundle(path, "bundle.json names a token beyond the vocabulary")
+    for problem in _contradictions(manifest):
+        raise CorruptBundle(path, f"bundle.json {problem}")
     return manifest
+
+
+def _contradictions(manifest: Manifest) -> Iterator[str]:
+    """Facts that cannot be true together."""
+    embedding, arch = manifest.embedding, manifest.arch
+    if (manifest.task == "embed") != (embedding is not None):
+        yield f"says task {manifest.task!r} and has {'no' if embedding is None else 'an'} embedding"
+    if manifest.cache != "float32" and (manifest.kv != "shared" or embedding is not None):
+        yield f"says cache {manifest.cache!r} of a graph that has none of that kind"
+    if embedding is None and not manifest.tokens.eos:
+        yield "names no end-of-text token"
+    if max(_token_ids(manifest), default=0) >= arch.vocab:
+        yield "names a token beyond the vocabulary"
+    if embedding is not None and embedding.dimension != arch.hidden:
+        yield f"says that vectors have {embedding.dimension} values, and the model's width is {arch.hidden}"
+    if embedding is not None and any(len(golden.vector) != embedding.dimension for golden in embedding.golden):
+        yield "has a golden vector of another length"
 
 
 def _token_ids(manifest: Manifest) -> Iterator[int]:
@@ -160,3 +209,5 @@ def _token_ids(manifest: Manifest) -> Iterator[int]:
     for golden in manifest.golden:
         yield from golden.prompt
         yield from golden.tokens
+    for text in () if manifest.embedding is None else manifest.embedding.golden:
+        yield from text.tokens

@@ -101,6 +101,7 @@ def _full_installs() -> list[Install]:
     return [
         Install("torch", tuple(line for line in reference if line.startswith("torch=="))),
         Install("edgekit[all checks]", ("--editable", f"{ROOT}[export,reference,dev,bench]")),
+        Install("encoder", ("--no-deps", *table["project"]["optional-dependencies"]["encoder"])),
         Install("build tools", tuple(table["build-system"]["requires"])),
     ]
 

@@ -1,21 +1,31 @@
 """onnxruntime: the only module that imports it.
 
-Past and present of the KV cache are bound to the same buffers, so attention appends in place and
-nothing is copied per token. What does not change between tokens is bound once; a decode step binds
-one input (the attention mask, whose shape grows) and runs.
+`open_decoder` and `open_embedder` load a bundle's graph and check it against the manifest.
+
+In a graph of ours past and present of the KV cache are bound to the same buffers, so attention appends
+in place and nothing is copied per token. What does not change between tokens is bound once; a decode
+step binds one input (the attention mask, whose shape grows) and runs.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+import tokenizers
 
+from device_agent.engine import signature
 from device_agent.engine.cache import KVCache
+from device_agent.engine.concat import ConcatDecoder
+from device_agent.engine.embed import Embedder
+from device_agent.engine.generate import StepDecoder
+from device_agent.engine.longrope import LongropeDecoder
+from device_agent.engine.signature import GraphValue, Signature
 from edgekit import contract
 from edgekit.arch import ModelArch
 from edgekit.bundle import Bundle
+from edgekit.contract import CacheType
 from edgekit.errors import BundleError, CorruptBundle, UnsupportedFormat, UsageError
 
 _CPU = "cpu"
@@ -24,18 +34,18 @@ _SPIN_US = "50"
 """How long a worker thread waits busily for the next operator before it sleeps. onnxruntime's default outlasts any gap
 between operators, and where a browser runs too, such threads fight it for the cores: SmolLM2 on two cores decoded 63
 tokens/s beside one busy process with the default and 78 with 20 to 100 us; alone 128, and 132 to 139."""
-_FREE = None
-"""A dimension that may have any length."""
 
 
 class OnnxDecoder:
     """One sequence on one session: `step` appends tokens and returns the logits of the last one."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, arch: ModelArch, *, name: str) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, arch: ModelArch, *, name: str, cache: CacheType = "float32"
+    ) -> None:
         self._session = session
         self._arch = arch
         self._name = name
-        self._cache = KVCache(arch)
+        self._cache = KVCache(arch, cache)
         self._binding = session.io_binding()
         self._mask = np.ones((1, self._cache.capacity), np.int64)
         self._logits: npt.NDArray[np.float32] = np.empty(arch.vocab, np.float32)
@@ -62,11 +72,11 @@ class OnnxDecoder:
             raise ValueError(f"cannot keep {length} of {self._cache.length} tokens")
         self._cache.length = length
 
-    def step(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    def step(self, ids: Sequence[int], *, width: int = 0) -> npt.NDArray[np.float32]:
         """Append `ids` and return the logits [vocab] after the last; the array is reused by the next step.
 
-        Raises ValueError if they do not fit into the context or are no tokens of the vocabulary, and BundleError if
-        onnxruntime fails.
+        The graph is told that the text is at least `width` tokens long (see `longrope`). Raises ValueError if they do
+        not fit into the context or are no tokens of the vocabulary, and BundleError if onnxruntime fails.
         """
         total = self._cache.length + len(ids)
         if not ids or total > self._arch.context:
@@ -74,15 +84,15 @@ class OnnxDecoder:
         # GatherBlockQuantized (onnxruntime 1.32) reads whatever memory an id outside of its table points to.
         if min(ids) < 0 or max(ids) >= self._arch.vocab:
             raise ValueError(f"token ids go from 0 to {self._arch.vocab - 1}")
-        if self._cache.reserve(total):
+        if self._cache.reserve(max(total, width)):
             self._mask = np.ones((1, self._cache.capacity), np.int64)
             self._bind_cache()
         self._set_ids(ids)
-        self._bind_input(contract.ATTENTION_MASK, self._mask[:, :total])
-        try:
-            self._session.run_with_iobinding(self._binding)
-        except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
-            raise BundleError(self._name, f"onnxruntime cannot compute with it: {error}"[:1000]) from error
+        mask = self._mask[:, :total]
+        if width > total:
+            mask = np.concatenate([mask, np.zeros((1, width - total), np.int64)], axis=1)
+        self._bind_input(contract.ATTENTION_MASK, mask)
+        _run(self._session, self._binding, self._name)
         self._cache.length = total
         return self._logits
 
@@ -108,23 +118,113 @@ class OnnxDecoder:
         self._binding.bind_output(name, _CPU, 0, array.dtype.type, array.shape, array.ctypes.data)
 
 
-def open_decoder(bundle: Bundle, *, threads: int) -> OnnxDecoder:
-    """Load the bundle's graph on `threads` threads.
+class _GrowingSession:
+    """Implements concat.GrowingGraph: what onnxruntime returned as present goes in as past, and is never copied."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, arch: ModelArch, *, name: str) -> None:
+        self.inputs = frozenset(value.name for value in _inputs(session))
+        self._session = session
+        self._name = name
+        layers = [(layer, half) for layer in range(arch.layers) for half in contract.HALVES]
+        self._pasts = [contract.past_name(*place) for place in layers]
+        self._presents = [contract.present_name(*place) for place in layers]
+        empty = np.zeros((1, arch.kv_heads, 0, arch.head_dim), np.float32)
+        self._empty = [onnxruntime.OrtValue.ortvalue_from_numpy(empty) for _ in layers]
+        self._cache = self._empty
+
+    def append(self, feeds: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+        """As `GrowingGraph`."""
+        binding = self._session.io_binding()
+        _bind(binding, feeds)
+        for name, value in zip(self._pasts, self._cache, strict=True):
+            binding.bind_ortvalue_input(name, value)
+        for name in (contract.LOGITS, *self._presents):
+            binding.bind_output(name, _CPU)
+        _run(self._session, binding, self._name)
+        logits, *self._cache = binding.get_outputs()
+        found: npt.NDArray[np.float32] = logits.numpy()
+        return found
+
+    def truncate(self, length: int) -> None:
+        """As `GrowingGraph`."""
+        if not length:
+            self._cache = self._empty
+            return
+        kept = [np.ascontiguousarray(value.numpy()[:, :, :length]) for value in self._cache]
+        self._cache = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in kept]
+
+
+def open_decoder(bundle: Bundle, *, threads: int) -> StepDecoder:
+    """Load the bundle's graph on `threads` threads, with the kind of cache that the manifest says.
 
     Raises UnsupportedFormat if it needs a newer onnxruntime, and CorruptBundle if onnxruntime does not take it or
-    if it is not the graph that the manifest describes; UsageError for less than one thread.
+    if it is not the graph that the manifest describes; UsageError for less than one thread, or for a model that
+    does not generate.
     """
+    name, manifest = str(bundle.folder), bundle.manifest
+    if manifest.task != "generate":
+        raise UsageError(f"{name} holds an embedding model, which writes no text. Use: edgekit embed")
+    if manifest.kv == "concat":
+        session = _checked_session(bundle, signature.concat(manifest.arch), threads)
+        return ConcatDecoder(_GrowingSession(session, manifest.arch, name=name), manifest.arch)
+    session = _checked_session(bundle, signature.shared(manifest.arch, manifest.cache), threads)
+    decoder = OnnxDecoder(session, manifest.arch, name=name, cache=manifest.cache)
+    limit = manifest.arch.rotary_limit
+    return decoder if limit is None else LongropeDecoder(decoder, limit)
+
+
+def open_embedder(bundle: Bundle, tokenizer: tokenizers.Tokenizer, *, threads: int) -> Embedder:
+    """Load an encoder. Raises as `open_decoder` does; UsageError for a model that makes no vectors."""
+    name, manifest = str(bundle.folder), bundle.manifest
+    if manifest.embedding is None:
+        raise UsageError(f"{name} holds a model that writes text, not vectors. Use: edgekit generate")
+    session = _checked_session(bundle, signature.encoder(manifest.arch), threads)
+
+    def encode(feeds: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+        binding = session.io_binding()
+        _bind(binding, feeds)
+        binding.bind_output(contract.HIDDEN_STATES, _CPU)
+        _run(session, binding, name)
+        states: npt.NDArray[np.float32] = binding.get_outputs()[0].numpy()
+        return states
+
+    inputs = frozenset(value.name for value in _inputs(session))
+    return Embedder(encode, tokenizer, manifest.embedding, inputs=inputs, vocab=manifest.arch.vocab)
+
+
+def _bind(binding: onnxruntime.IOBinding, feeds: Mapping[str, npt.NDArray[np.int64]]) -> None:
+    for name, array in feeds.items():  # bind_cpu_input does not know inputs that have a default
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+
+
+def _run(session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding, name: str) -> None:
+    """Raises BundleError."""
+    try:
+        session.run_with_iobinding(binding)
+    except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
+        raise BundleError(name, f"onnxruntime cannot compute with it: {error}"[:1000]) from error
+
+
+def _checked_session(bundle: Bundle, wanted: Signature, threads: int) -> onnxruntime.InferenceSession:
     if threads < 1:
         raise UsageError(f"{threads} threads: at least one is needed.")
-    name, arch = str(bundle.folder), bundle.manifest.arch
+    name = str(bundle.folder)
     _check_version(name, bundle.manifest.requires.onnxruntime)
     session = _session(bundle, threads)
     # Before a buffer is made: it is the graph, not the manifest alone, that says how large they are.
-    if problem := _difference(session, arch):
+    given = [
+        GraphValue(value.name, value.type, tuple(value.shape)) for value in (*_inputs(session), *session.get_outputs())
+    ]
+    if problem := wanted.problem(given):
         raise CorruptBundle(
             name, f"{contract.MODEL_FILE} is not the graph that {contract.MANIFEST_FILE} describes: {problem}"
         )
-    return OnnxDecoder(session, arch, name=name)
+    return session
+
+
+def _inputs(session: onnxruntime.InferenceSession) -> list[onnxruntime.NodeArg]:
+    """Those that must be given, and those with a default."""
+    return [*session.get_inputs(), *session.get_overridable_initializers()]
 
 
 def _check_version(name: str, needed: str) -> None:
@@ -148,33 +248,6 @@ def _session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
     path = bundle.path(contract.MODEL_FILE)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # as in OnnxDecoder.step
+    except Exception as error:  # as in _run
         problem = f"onnxruntime cannot load {contract.MODEL_FILE}: {error}"
         raise CorruptBundle(str(bundle.folder), problem[:1000]) from error
-
-
-def _difference(session: onnxruntime.InferenceSession, arch: ModelArch) -> str:
-    """Where the graph's inputs and outputs depart from edgekit.contract; empty if nowhere."""
-    wanted: dict[str, tuple[str, list[int | None]]] = {
-        contract.INPUT_IDS: ("tensor(int64)", [_FREE, _FREE]),
-        contract.ATTENTION_MASK: ("tensor(int64)", [_FREE, _FREE]),
-        contract.LOGITS_TO_KEEP: ("tensor(int64)", []),
-        contract.LOGITS: ("tensor(float)", [_FREE, _FREE, arch.vocab]),
-    }
-    given = [*session.get_inputs(), *session.get_overridable_initializers(), *session.get_outputs()]
-    if len(given) != len(wanted) + 4 * arch.layers:  # before there is a name for each layer of an absurd manifest
-        return f"it has {len(given)} inputs and outputs, not those of {arch.layers} layers"
-    for layer in range(arch.layers):
-        for half in contract.HALVES:
-            cache: tuple[str, list[int | None]] = ("tensor(float)", [_FREE, arch.kv_heads, _FREE, arch.head_dim])
-            wanted[contract.past_name(layer, half)] = wanted[contract.present_name(layer, half)] = cache
-    for value in given:
-        if value.name not in wanted:
-            return f"it has {value.name!r}"
-        kind, shape = wanted[value.name]
-        same = len(shape) == len(value.shape) and all(
-            want is _FREE or want == have for want, have in zip(shape, value.shape, strict=True)
-        )
-        if value.type != kind or not same:
-            return f"{value.name} is {value.type} {value.shape}"
-    return ""

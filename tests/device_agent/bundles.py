@@ -14,6 +14,10 @@ from tests.imports import ROOT
 
 FOLDERS = sorted(path for path in (ROOT / "tests" / "golden" / "bundles").iterdir() if path.is_dir())
 TINY = ROOT / "tests" / "golden" / "bundles" / "tiny-llama-1"
+CONCAT = TINY.with_name("tiny-opt-1")
+"""Its graph was made by another exporter: its cache grows by copying."""
+ENCODER = TINY.with_name("tiny-bert-1")
+"""It makes vectors."""
 FILES = [entry["path"] for entry in json.loads((TINY / contract.MANIFEST_FILE).read_bytes())["files"]]
 CONTEXT = 2048
 VOCAB = 320
@@ -21,9 +25,9 @@ NO_END = {0: -100.0, 2: -100.0}
 """A logit_bias that keeps the tiny model from ending its answer."""
 
 
-def copy_to(folder: Path) -> Path:
-    """A copy of the tiny bundle that may be changed."""
-    return Path(shutil.copytree(TINY, folder / "bundle"))
+def copy_to(folder: Path, source: Path = TINY) -> Path:
+    """A copy of a committed bundle that may be changed."""
+    return Path(shutil.copytree(source, folder / "bundle"))
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:

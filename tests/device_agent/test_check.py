@@ -11,7 +11,7 @@ from device_agent.check import verify
 from edgekit import cli, contract
 from edgekit.bundle import read_manifest
 from edgekit.errors import BundleError
-from tests.device_agent.bundles import FILES, FOLDERS, TINY, copy_to, edit, seal, set_fields
+from tests.device_agent.bundles import CONCAT, ENCODER, FILES, FOLDERS, TINY, copy_to, edit, seal, set_fields
 
 Damage = Callable[[Path], None]
 
@@ -23,7 +23,8 @@ def problems(folder: Path) -> list[BundleError]:
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_past_bundles_verify_for_ever(folder: Path) -> None:
     assert problems(folder) == []
-    assert sum(golden.sure for golden in read_manifest(folder).golden) >= 1
+    manifest = read_manifest(folder)
+    assert manifest.embedding is not None or sum(golden.sure for golden in manifest.golden) >= 1
 
 
 def test_the_steps_are_told_in_order() -> None:
@@ -31,6 +32,12 @@ def test_the_steps_are_told_in_order() -> None:
     verify(TINY, steps.append)
     assert steps[:2] == ["files, hashes and paths", "loading"]
     assert len(steps) == 2 + len(read_manifest(TINY).golden)
+
+
+def test_an_encoder_s_steps_are_told_in_order() -> None:
+    steps: list[str] = []
+    verify(ENCODER, steps.append)
+    assert steps[2:] == ["golden text 1 of 3", "golden text 2 of 3", "golden text 3 of 3"]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -171,6 +178,41 @@ def test_damage_is_named_and_has_its_exit_code(name: str, tmp_path: Path, capsys
     assert ended.value.code == exit_code
     told = json.loads(capsys.readouterr().out)
     assert told == {"ok": False, "problems": [str(problem) for problem in found]}
+
+
+def _golden_text(**fields: Any) -> Damage:
+    return lambda folder: edit(folder, lambda manifest: manifest["embedding"]["golden"][1].update(fields))
+
+
+OTHER_DAMAGES: dict[str, tuple[Path, Damage, str]] = {
+    "a cache of another kind": (CONCAT, set_fields(kv="shared"), "not the graph"),
+    "a shared cache called concat": (TINY, set_fields(kv="concat", arch__layers=3), "not the graph"),
+    "an unknown kind of cache": (TINY, set_fields(kv="paged"), "kv"),
+    "one layer more than a graph of optimum's": (CONCAT, set_fields(arch__layers=3), "3 layers"),
+    "wider heads than a graph of optimum's": (CONCAT, set_fields(arch__head_dim=32), "past_key_values.0.key"),
+    "wrong golden tokens over a copied cache": (CONCAT, _wrong_golden_token, "golden prompt 1 gives"),
+    "an encoder that is said to write": (ENCODER, set_fields(task="generate"), "task 'generate'"),
+    "a decoder that is said to make vectors": (TINY, set_fields(task="embed"), "task 'embed'"),
+    "vectors of another width": (ENCODER, set_fields(embedding__dimension=32), "32 values"),
+    "an encoder of another width": (ENCODER, set_fields(arch__hidden=32, embedding__dimension=32), "golden vector"),
+    "an unknown pooling": (ENCODER, set_fields(embedding__pooling="max"), "pooling"),
+    "another pooling": (ENCODER, set_fields(embedding__pooling="cls"), "golden text 1 has another vector"),
+    "no limit of tokens": (ENCODER, set_fields(embedding__max_tokens=0), "max_tokens"),
+    "a golden text of other tokens": (ENCODER, _golden_text(text="hello"), "golden text 2 has the tokens"),
+    "a golden text with another vector": (ENCODER, _golden_text(vector=[1.0] * 64), "golden text 2 has another"),
+    "a golden text that is too long": (ENCODER, _golden_text(text="x" * 100), "golden text 2 fails"),
+    "a golden text of unknown ids": (ENCODER, _golden_text(tokens=[320]), "beyond the vocabulary"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_DAMAGES)
+def test_damage_of_other_kinds_of_bundles_is_named(name: str, tmp_path: Path) -> None:
+    source, damage, words = OTHER_DAMAGES[name]
+    folder = copy_to(tmp_path, source)
+    damage(folder)
+    (problem,) = problems(folder)
+    assert type(problem).__name__ == "CorruptBundle"
+    assert words in str(problem)
 
 
 def test_something_that_is_no_folder_is_not_a_bundle(tmp_path: Path) -> None:

@@ -7,17 +7,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from device_agent import Model
+from device_agent import EmbeddingModel, Model
 from device_agent import cli as verbs
 from device_agent.engine.records import Generation, Piece, Timings
 from device_agent.engine.scheduler import QueuedAnswer
 from edgekit import cli
 from edgekit.bundle import read_manifest
-from tests.device_agent.bundles import CONTEXT, TINY, copy_to, set_fields
+from edgekit.manifest import parse
+from tests.device_agent.bundles import CONCAT, CONTEXT, ENCODER, TINY, copy_to, set_fields
 
-VERBS = ("inspect", "verify", "generate", "chat", "serve", "bench")
+VERBS = ("inspect", "verify", "generate", "chat", "embed", "serve", "bench")
 PROMPT = ("--prompt", "hello the", "--max-tokens", "12")
 
 
@@ -68,7 +70,15 @@ def test_inspect_shows_what_matters(run: Run) -> None:
 
 def test_inspect_json_is_the_manifest(run: Run) -> None:
     shown = run("inspect", TINY, "--json")
-    assert json.loads(shown.out) == json.loads((TINY / "bundle.json").read_bytes())
+    assert parse(shown.out.encode(), path="shown") == read_manifest(TINY)
+
+
+def test_inspect_says_what_an_encoder_makes(run: Run) -> None:
+    shown = run("inspect", ENCODER)
+    assert shown.code == 0
+    for words in ("64 values of length 1, pooled by mean", "64 tokens", "3 texts", "cosine 0."):
+        assert words in shown.out
+    assert "in use at" not in shown.out
 
 
 def test_inspect_says_what_is_not_known(run: Run, tmp_path: Path) -> None:
@@ -81,7 +91,7 @@ def test_inspect_says_what_is_not_known(run: Run, tmp_path: Path) -> None:
 
 def test_verify_says_ok(run: Run) -> None:
     shown = run("verify", TINY)
-    assert (shown.code, shown.out) == (0, f"ok  {TINY} is whole, loads, and gives its golden tokens\n")
+    assert (shown.code, shown.out) == (0, f"ok  {TINY} is whole, loads, and gives its golden answers\n")
     assert json.loads(run("verify", TINY, "--json").out) == {"ok": True, "problems": []}
 
 
@@ -293,6 +303,66 @@ def test_a_prompt_that_is_no_text_is_wrong_usage(run: Run) -> None:
 @pytest.mark.parametrize("arguments", [("--max-tokens", "0"), ("--temperature", "-1"), ("--threads", "0")])
 def test_values_out_of_range_are_wrong_usage(run: Run, arguments: tuple[str, str]) -> None:
     assert run("generate", TINY, *PROMPT, *arguments).code == 2
+
+
+# --- embed ----------------------------------------------------------------------------------
+
+
+def test_embed_prints_a_line_of_numbers_for_each_text(run: Run) -> None:
+    shown = run("embed", ENCODER, "hello the", "and")
+    assert shown.code == 0
+    rows = [[float(number) for number in line.split(" ")] for line in shown.out.splitlines()]
+    assert [len(row) for row in rows] == [64, 64]
+    assert abs(sum(value * value for value in rows[0]) - 1) < 1e-3
+
+
+def test_embed_json_has_the_vectors_and_the_count_of_tokens(run: Run) -> None:
+    shown = json.loads(run("embed", ENCODER, "hello the", "and", "--json").out)
+    expected = EmbeddingModel.open(ENCODER).embed(["hello the", "and"])
+    assert (shown["model"], shown["dimension"]) == ("tiny-bert", 64)
+    assert np.allclose(shown["embeddings"], expected, atol=1e-5)
+    tokens = EmbeddingModel.open(ENCODER).tokens
+    assert shown["usage"] == {"prompt_tokens": len(tokens("hello the")) + len(tokens("and"))}
+
+
+def test_embed_reads_lines_of_standard_input(run: Run) -> None:
+    assert run("embed", ENCODER, "-", stdin=b"hello the\nand\n").out == run("embed", ENCODER, "hello the", "and").out
+
+
+def test_embed_refuses_a_text_that_is_too_long_unless_it_may_cut_it(run: Run) -> None:
+    refused = run("embed", ENCODER, "x" * 100)
+    assert refused.code == 42
+    assert "maximum context length is 64 tokens" in refused.err
+    assert run("embed", ENCODER, "x" * 100, "--truncate").code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("generate", ENCODER, "--prompt", "x"),
+        ("chat", ENCODER),
+        ("bench", ENCODER),
+        ("serve", ENCODER, "--port", "0"),
+        ("embed", TINY, "x"),
+        ("embed", CONCAT, "x"),
+    ],
+    ids=lambda arguments: f"{arguments[0]} {arguments[1].name}",
+)
+def test_a_verb_that_the_bundle_is_not_for_names_the_one_to_use(run: Run, arguments: tuple[str | Path, ...]) -> None:
+    shown = run(*arguments)
+    assert shown.code == 2
+    assert ("Use: edgekit generate" if arguments[0] == "embed" else "Use: edgekit embed") in shown.err
+    assert shown.err.count("error:") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [("generate", "--prompt", "hello", "--max-tokens", "4"), ("bench", "--repetitions", "1"), ("inspect",)]
+)
+def test_verbs_work_on_a_bundle_with_a_copied_cache(run: Run, arguments: tuple[str, ...]) -> None:
+    verb, *options = arguments
+    shown = run(verb, CONCAT, *options, "--json")
+    assert shown.code == 0
+    assert json.loads(shown.out)
 
 
 @pytest.mark.parametrize("verb", VERBS)

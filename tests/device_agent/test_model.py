@@ -6,9 +6,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from device_agent import Model
+from device_agent import EmbeddingModel, Model
 from device_agent.engine.records import Generation, Sampling
 from edgekit.chat import Message
 from edgekit.errors import (
@@ -20,7 +21,18 @@ from edgekit.errors import (
     UnsafePath,
     UsageError,
 )
-from tests.device_agent.bundles import CONTEXT, FILES, NO_END, TINY, copy_to, edit, seal, tokens_when_idle
+from tests.device_agent.bundles import (
+    CONCAT,
+    CONTEXT,
+    ENCODER,
+    FILES,
+    NO_END,
+    TINY,
+    copy_to,
+    edit,
+    seal,
+    tokens_when_idle,
+)
 from tests.imports import ROOT
 
 ENDLESS = Sampling(temperature=0.0, logit_bias=NO_END)
@@ -135,6 +147,59 @@ def test_an_answer_may_fill_the_context_through_every_growth_of_the_cache(model:
 def test_something_that_is_no_message_is_refused(model: Model, message: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest, match="role"):
         model.chat([message])
+
+
+# --- other kinds of bundles -----------------------------------------------------------------
+
+
+def test_a_bundle_with_a_copied_cache_generates_and_chats() -> None:
+    with Model.open(CONCAT, threads=1) as opened:
+        text = joined(opened.generate("hello the", max_tokens=20))
+        assert text
+        assert text == joined(opened.generate("hello the", max_tokens=20))
+        assert joined(opened.chat(QUESTION, max_tokens=5))
+
+
+def test_texts_become_vectors_in_their_order() -> None:
+    encoder = EmbeddingModel.open(ENCODER, threads=1)
+    texts = ["hello the end", "and", "", "a much longer text about nothing at all"]
+    vectors = encoder.embed(texts)
+    assert vectors.shape == (4, 64)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    for text, vector in zip(texts, vectors, strict=True):
+        assert float(encoder.embed([text])[0] @ vector) > 0.9999
+    assert encoder.embed([]).shape == (0, 64)
+    assert encoder.manifest.task == "embed"
+
+
+def test_a_text_that_is_too_long_is_refused_or_cut() -> None:
+    encoder = EmbeddingModel.open(ENCODER, threads=1)
+    with pytest.raises(ContextOverflow):
+        encoder.embed(["x" * 100])
+    assert encoder.embed(["x" * 100], truncate=True).shape == (1, 64)
+
+
+def test_one_text_is_not_a_list_of_texts() -> None:
+    with pytest.raises(InvalidRequest, match="list of texts"):
+        EmbeddingModel.open(ENCODER, threads=1).embed("hello")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])
+def test_an_encoder_with_a_changed_file_is_refused(name: str, tmp_path: Path) -> None:
+    folder = copy_to(tmp_path, ENCODER)
+    raw = bytearray((folder / name).read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (folder / name).write_bytes(raw)
+    with pytest.raises(CorruptBundle, match=re.escape(name)):
+        EmbeddingModel.open(folder)
+
+
+def test_a_bundle_of_the_other_kind_says_what_to_use() -> None:
+    with pytest.raises(UsageError, match="edgekit embed"):
+        Model.open(ENCODER)
+    with pytest.raises(UsageError, match="edgekit generate"):
+        EmbeddingModel.open(TINY)
 
 
 # --- opening and closing --------------------------------------------------------------------

@@ -1,11 +1,13 @@
 """The KV cache's size: as much as is needed, little more."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from device_agent.engine.cache import FIRST_CAPACITY_TOKENS, KVCache, capacity_for
 from edgekit.arch import ModelArch, Rotary
+from edgekit.contract import CACHE_TYPES, CacheType
 
 ARCH = ModelArch(
     model_type="llama",
@@ -59,8 +61,9 @@ def test_reserving_says_whether_the_buffers_are_new() -> None:
     assert cache.capacity == ARCH.context
 
 
-def test_growth_keeps_the_values_and_only_those() -> None:
-    cache = KVCache(ARCH)
+@pytest.mark.parametrize("kind", CACHE_TYPES)
+def test_growth_keeps_the_values_and_only_those(kind: CacheType) -> None:
+    cache = KVCache(ARCH, kind)
     for number, buffer in enumerate(cache.buffers):
         buffer[:] = number + 1
     cache.length = 7
@@ -68,3 +71,10 @@ def test_growth_keeps_the_values_and_only_those() -> None:
     for number, buffer in enumerate(cache.buffers):
         assert (buffer[:, :, :7] == number + 1).all()
         assert not np.count_nonzero(buffer[:, :, 7:])
+        assert buffer.dtype == kind
+
+
+def test_an_int8_cache_takes_a_quarter() -> None:
+    floats, codes = (sum(buffer.nbytes for buffer in KVCache(ARCH, kind).buffers) for kind in CACHE_TYPES)
+    assert floats == FIRST_CAPACITY_TOKENS * ARCH.kv_values_per_token * 4
+    assert codes * 4 == floats

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from device_agent.engine.cache import FIRST_CAPACITY_TOKENS
-from device_agent.engine.session import OnnxDecoder, open_decoder
+from device_agent.engine.concat import ConcatDecoder
+from device_agent.engine.session import OnnxDecoder, open_decoder, open_embedder
+from device_agent.model import read_tokenizer
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.errors import BundleError, CorruptBundle, UsageError
-from tests.device_agent.bundles import CONTEXT, TINY, VOCAB, copy_to, set_fields
+from tests.device_agent.bundles import CONCAT, CONTEXT, ENCODER, TINY, VOCAB, copy_to, set_fields
 
 IDS = [(7919 * i + 13) % VOCAB for i in range(CONTEXT)]
 
@@ -19,9 +21,15 @@ def bundle() -> Bundle:
     return open_bundle(TINY)
 
 
+def opened(bundle: Bundle) -> OnnxDecoder:
+    decoder = open_decoder(bundle, threads=1)
+    assert isinstance(decoder, OnnxDecoder)
+    return decoder
+
+
 @pytest.fixture
 def decoder(bundle: Bundle) -> OnnxDecoder:
-    return open_decoder(bundle, threads=1)
+    return opened(bundle)
 
 
 def test_buffers_start_small(decoder: OnnxDecoder) -> None:
@@ -38,7 +46,7 @@ def test_logits_are_those_of_the_last_token(decoder: OnnxDecoder) -> None:
 
 
 def test_growth_changes_no_logit(decoder: OnnxDecoder, bundle: Bundle) -> None:
-    roomy = open_decoder(bundle, threads=1)
+    roomy = opened(bundle)
     roomy._cache.reserve(CONTEXT)
     roomy._mask = np.ones((1, CONTEXT), np.int64)
     roomy._bind_cache()
@@ -55,6 +63,16 @@ def test_a_prompt_in_chunks_gives_the_logits_of_one_pass(
     whole = open_decoder(bundle, threads=1).step(IDS[:40]).copy()
     *_, last = (decoder.step(IDS[decoder.length : decoder.length + size]) for size in sizes)
     np.testing.assert_allclose(last, whole, rtol=0, atol=1e-4 * float(np.abs(whole).max()))
+
+
+def test_a_text_said_to_be_longer_is_read_the_same_where_length_does_not_matter(
+    decoder: OnnxDecoder, bundle: Bundle
+) -> None:
+    fresh = open_decoder(bundle, threads=1)
+    for start, stop in ((0, 20), (20, 21), (21, 300)):  # 400 tokens are more than the buffers hold at first
+        wide = decoder.step(IDS[start:stop], width=400).copy()
+        np.testing.assert_allclose(wide, fresh.step(IDS[start:stop]), rtol=0, atol=1e-4)
+        assert decoder.length == stop
 
 
 def test_truncating_and_going_on_equals_a_fresh_run(decoder: OnnxDecoder, bundle: Bundle) -> None:
@@ -129,3 +147,67 @@ def test_a_file_that_is_no_graph_is_a_corrupt_bundle(tmp_path: Path) -> None:
 def test_at_least_one_thread_is_needed(bundle: Bundle, threads: int) -> None:
     with pytest.raises(UsageError, match="at least one"):
         open_decoder(bundle, threads=threads)
+
+
+# --- a cache that grows by copying ----------------------------------------------------------
+
+CONCAT_CONTEXT = 256
+
+
+@pytest.fixture(scope="module")
+def other() -> Bundle:
+    return open_bundle(CONCAT)
+
+
+def test_the_manifest_chooses_the_decoder(other: Bundle) -> None:
+    assert isinstance(open_decoder(other, threads=1), ConcatDecoder)
+
+
+@pytest.mark.parametrize("sizes", [(1, 39), (39, 1), (20, 20), (1,) * 40, (7, 13, 1, 1, 18)])
+def test_a_copied_cache_gives_the_logits_of_one_pass(other: Bundle, sizes: tuple[int, ...]) -> None:
+    whole = open_decoder(other, threads=1).step(IDS[:40]).copy()
+    decoder = open_decoder(other, threads=1)
+    *_, last = (decoder.step(IDS[decoder.length : decoder.length + size]) for size in sizes)
+    assert last.shape == (VOCAB,)
+    np.testing.assert_allclose(last, whole, rtol=0, atol=1e-4 * float(np.abs(whole).max()))
+
+
+@pytest.mark.parametrize("kept", [0, 1, 10, 30])
+def test_forgetting_a_copied_cache_equals_a_fresh_run(other: Bundle, kept: int) -> None:
+    decoder, fresh = open_decoder(other, threads=1), open_decoder(other, threads=1)
+    decoder.step(IDS[:30])
+    decoder.truncate(kept)
+    if kept:
+        fresh.step(IDS[:kept])
+    again, expected = decoder.step(IDS[100:120]), fresh.step(IDS[100:120])
+    np.testing.assert_allclose(again, expected, rtol=0, atol=1e-4 * float(np.abs(expected).max()))
+
+
+def test_a_copied_cache_can_fill_the_context_and_not_overrun_it(other: Bundle) -> None:
+    decoder = open_decoder(other, threads=1)
+    assert decoder.context_tokens == CONCAT_CONTEXT
+    decoder.step(IDS[:CONCAT_CONTEXT])
+    with pytest.raises(ValueError, match="do not fit"):
+        decoder.step([1])
+    assert decoder.length == CONCAT_CONTEXT
+
+
+def test_a_failing_step_over_a_copied_cache_is_a_bundle_error_and_appends_nothing(tmp_path: Path) -> None:
+    folder = copy_to(tmp_path, CONCAT)
+    set_fields(arch__context=1 << 20)(folder)  # more positions than the graph has embeddings for
+    decoder = open_decoder(open_bundle(folder), threads=1)
+    decoder.step(IDS[:5])
+    with pytest.raises(BundleError, match="cannot compute"):
+        decoder.step(IDS[:1000])
+    assert decoder.length == 5
+    decoder.step(IDS[5:6])
+
+
+def test_a_model_is_opened_for_what_it_is_for(other: Bundle) -> None:
+    encoder = open_bundle(ENCODER)
+    with pytest.raises(UsageError, match="edgekit embed"):
+        open_decoder(encoder, threads=1)
+    with pytest.raises(UsageError, match="edgekit generate"):
+        open_embedder(other, read_tokenizer(other), threads=1)
+    with pytest.raises(UsageError, match="at least one"):
+        open_embedder(encoder, read_tokenizer(encoder), threads=0)
