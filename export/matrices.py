@@ -12,9 +12,9 @@ from onnx import TensorProto, helper
 from edgekit import contract
 from edgekit.arch import ModelArch
 from edgekit.errors import VerificationFailed
-from export.families import Weights
+from export.families.weights import Weights
 from export.quantize import codec
-from export.quantize.plan import Plan, PlannedMatrix
+from export.quantize.plan import Plan, PlannedMatrix, matrix_parts, parts_apart
 
 Floats = npt.NDArray[np.float32]
 Scalar = TypeVar("Scalar", np.float32, np.uint8)
@@ -34,17 +34,17 @@ def _by_rows(rows: int, columns: int, piece: Callable[[int, int], Floats], x: Fl
 class CheckpointMatrices:
     """The checkpoint's own float values, fused as the graph fuses them."""
 
-    def __init__(self, arch: ModelArch, plan: Plan, weights: Weights) -> None:
-        self._arch, self._plan, self._weights = arch, plan, weights
+    def __init__(self, arch: ModelArch, weights: Weights) -> None:
+        self._parts, self._weights = matrix_parts(arch), weights
 
     def multiply(self, name: str, x: Floats) -> Floats:
         """As `reference.Matrices`."""
-        return np.concatenate([self._part(part, x) for part in self._plan[name].parts], axis=1)
+        return np.concatenate([self._part(part, x) for part in self._parts[name]], axis=1)
 
     def _part(self, part: str, x: Floats) -> Floats:
         rows, columns = self._weights.shape(part)
         out = _by_rows(rows, columns, lambda start, stop: self._weights.rows(part, start, stop), x)
-        bias = part.removesuffix("weight") + "bias"
+        bias = "lm_head.bias" if part == "embed.weight" else part.removesuffix("weight") + "bias"
         return out + self._weights.tensor(bias) if self._weights.has(bias) else out
 
     def lookup(self, ids: Sequence[int]) -> Floats:
@@ -54,6 +54,10 @@ class CheckpointMatrices:
     def vector(self, name: str) -> Floats:
         """As `reference.Matrices`."""
         return self._weights.tensor(name)
+
+    def has(self, name: str) -> bool:
+        """As `reference.Matrices`."""
+        return self._weights.has(name)
 
 
 class BundleMatrices:
@@ -67,13 +71,16 @@ class BundleMatrices:
 
     def multiply(self, name: str, x: Floats) -> Floats:
         """As `reference.Matrices`."""
+        if name not in self._plan:  # stored apart, because its parts have different layouts
+            return np.concatenate([self.multiply(part, x) for part in parts_apart(name)], axis=1)
         planned = self._plan[name]
         spec, columns = planned.spec, planned.columns
         if spec.affine:
             means = codec.as_blocks(x, spec.block_size).mean(-1)
             x, columns = np.concatenate([x, means], axis=1), spec.columns_stored(columns)
         out = _by_rows(planned.rows, columns, lambda start, stop: self._rows(planned, start, stop), x)
-        return out + self._floats(f"{name}.bias") if f"{name}.bias" in self._tensors else out
+        bias = "lm_head.bias" if name == "embed" else f"{name}.bias"
+        return out + self._floats(bias) if bias in self._tensors else out
 
     def lookup(self, ids: Sequence[int]) -> Floats:
         """As `reference.Matrices`."""
@@ -82,6 +89,10 @@ class BundleMatrices:
     def vector(self, name: str) -> Floats:
         """As `reference.Matrices`."""
         return self._floats(name)
+
+    def has(self, name: str) -> bool:
+        """As `reference.Matrices`."""
+        return name in self._tensors
 
     def _rows(self, planned: PlannedMatrix, start: int, stop: int) -> Floats:
         name, spec = planned.name, planned.spec
@@ -93,7 +104,7 @@ class BundleMatrices:
             planned.columns,
             codes.reshape(stop - start, spec.blocks(planned.columns), -1),  # an embedding is stored flat
             self._floats(f"{name}.scales", start, stop),
-            self._codes(f"{name}.zero_points", start, stop) if spec.affine else None,
+            self._codes(f"{name}.zero_points", start, stop) if spec.offsets != "none" else None,
         )
         return codec.stored_values(matrix)
 

@@ -82,6 +82,19 @@ def store_affine(codes: Codes, scales: Floats, constants: Floats, spec: QuantSpe
     return QuantisedMatrix(spec, codes.shape[1], _pack_blocks(all_codes, spec), all_scales, zero_points)
 
 
+def store_with_zero_points(codes: Codes, scales: Floats, offsets: Floats, spec: QuantSpec) -> QuantisedMatrix:
+    """Store value = scale * code + offset where every offset is a whole multiple of its scale, as GPTQ and AWQ have it.
+
+    Raises ValueError if one is not, or if its zero point does not fit into the bits.
+    """
+    middle = 1 << (spec.bits - 1)
+    zeros = np.rint(-offsets / np.where(scales == 0, np.float32(1), scales))
+    if not np.allclose(-zeros * scales, offsets, rtol=1e-5, atol=1e-30) or np.abs(zeros + 0.5).max(initial=0) > middle:
+        raise ValueError("an offset is not a zero point")
+    zero_points = pack((zeros.astype(np.int16) + middle).astype(np.uint8), spec.bits)
+    return QuantisedMatrix(spec, codes.shape[1], _pack_blocks(codes, spec), scales, zero_points)
+
+
 def _without_far_constants(
     codes: Codes, scales: Floats, constants: Floats, zeros: Floats, spec: QuantSpec
 ) -> tuple[Codes, Floats, Floats, Floats]:

@@ -3,28 +3,94 @@
 The scale that maps a block's largest value onto the last code is rarely the best one: clipping a
 single outlier a little makes the other values finer. For 4 bits a few factors are tried and the one
 with the least squared error is kept; for 8 bits there is nothing to gain.
+
+*Twin* scales are a row's own scale times an integer of -15..15, not 0: code times integer then fits INT8, so
+the same weights are exactly one INT8 matrix with a scale per row, which processes prompts faster.
 """
+
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from export.quantize.codec import Codes, Floats, as_blocks, encode, round_blocks
+from edgekit.hardware import usable_cores
+from export.quantize.codec import Codes, Floats, as_blocks, encode
+
+TWIN_STEPS = 15
+"""Largest integer that a row's scale is multiplied by: 15 * -8 = -120 is still an INT8."""
 
 _FACTORS = (0.80, 0.86, 0.92, 0.97, 1.0, 1.06, 1.12)
+_TWIN_MOVES = (-3, -2, -1, 0, 1)
+_TILE_VALUES = 1 << 16
+"""Rows are searched in tiles that stay in a core's own cache: three times as fast as whole matrices."""
 
 
-def quantise(values: Floats, bits: int, block_size: int) -> tuple[Codes, Floats]:
-    """values [rows, columns] -> codes [rows, columns], scales [rows, blocks]."""
-    columns = values.shape[1]
-    codes, scales = round_blocks(values, bits, block_size)
+def quantise(
+    values: Floats, bits: int, block_size: int, *, twin: bool = False, importance: Floats | None = None
+) -> tuple[Codes, Floats]:
+    """values [rows, columns] -> codes [rows, columns], scales [rows, blocks].
+
+    `importance` [columns] weighs squared errors: the mean square of what each column is multiplied by.
+    """
+    rows, columns = values.shape
+    codes = np.empty((rows, columns), np.int8)
+    scales = np.empty((rows, -(-columns // block_size)), np.float32)
+    weight = None if importance is None else as_blocks(importance[None], block_size)[0].T
+
+    def tile(start: int) -> None:
+        blocks = as_blocks(values[start : start + step], block_size)
+        upright = np.ascontiguousarray(blocks.transpose(2, 0, 1))
+        scales[start : start + step] = _scales(upright, bits, None if weight is None else weight[:, None], twin=twin)
+        codes[start : start + step] = encode(blocks, scales[start : start + step], bits)[:, :columns]
+
+    step = max(1, _TILE_VALUES // columns)
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        # numpy lets go of the interpreter while it computes, so threads do run side by side.
+        for _ in pool.map(tile, range(0, rows, step)):
+            pass
+    return codes, scales
+
+
+def _scales(blocks: Floats, bits: int, weight: Floats | None, *, twin: bool) -> Floats:
+    """The best scales [rows, blocks] for blocks [block_size, rows, blocks]: long vectors all the way."""
+    low, high = blocks.min(0), blocks.max(0)
+    plain: Floats = np.where(high > -low, high, low) / np.float32(
+        -(1 << (bits - 1))
+    )  # the largest lands on the lowest code
     if bits == 8:
-        return codes[:, :columns], scales
-    blocks = as_blocks(values, block_size)
-    best_scales, best_error = scales, np.full(scales.shape, np.inf, np.float32)
+        return plain
+    return _twin(blocks, plain, weight) if twin else _free(blocks, plain, weight)
+
+
+def _free(blocks: Floats, plain: Floats, weight: Floats | None) -> Floats:
+    best, least = plain, np.full(plain.shape, np.inf, np.float32)
     for factor in _FACTORS:
-        tried = scales * np.float32(factor)
-        error = blocks - encode(blocks, tried, bits).reshape(blocks.shape) * tried[..., None]
-        squared = np.einsum("rbk,rbk->rb", error, error)
-        better = squared < best_error
-        best_scales = np.where(better, tried, best_scales)
-        best_error = np.where(better, squared, best_error)
-    return encode(blocks, best_scales, bits)[:, :columns], best_scales
+        best, least = _better(blocks, plain * np.float32(factor), weight, best, least)
+    return best
+
+
+def _twin(blocks: Floats, plain: Floats, weight: Floats | None) -> Floats:
+    """Integer multiples of the row's scale, from what clips a fifth of the largest value to one more than needed."""
+    row = np.abs(plain).max(-1, keepdims=True) / np.float32(TWIN_STEPS)
+    needed = np.rint(plain / np.where(row == 0, np.float32(1), row))
+    sign = np.where(needed < 0, np.float32(-1), np.float32(1))
+    best, least = plain, np.full(plain.shape, np.inf, np.float32)
+    for move in _TWIN_MOVES:
+        steps = np.clip(np.abs(needed) + np.float32(move), 1, TWIN_STEPS) * sign
+        best, least = _better(blocks, steps * row, weight, best, least)
+    return best
+
+
+def _better(blocks: Floats, tried: Floats, weight: Floats | None, best: Floats, least: Floats) -> tuple[Floats, Floats]:
+    """The better of `tried` and the best scales so far, block by block, and their squared errors."""
+    inverse = np.divide(np.float32(1), tried, out=np.zeros_like(tried), where=tried != 0)
+    error = blocks * inverse
+    np.rint(error, out=error)
+    np.clip(error, -8, 7, out=error)
+    error *= tried
+    error -= blocks
+    error *= error
+    if weight is not None:
+        error *= weight
+    squared = error.sum(0)
+    better = squared < least
+    return np.where(better, tried, best), np.where(better, squared, least)

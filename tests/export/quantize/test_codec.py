@@ -25,7 +25,7 @@ def random_scales(rows: int, blocks: int, seed: int) -> Floats:
 
 def affine_matrix(columns: int, seed: int = 0) -> tuple[codec.QuantisedMatrix, Floats, Floats]:
     """A matrix as a Q4_1 file holds it, its scales, and the values that it means."""
-    spec, rows = QuantSpec(4, 32, affine=True), 12
+    spec, rows = QuantSpec(4, 32, "affine"), 12
     codes, scales = random_codes(rows, columns, 4, seed), random_scales(rows, columns // 32, seed)
     constants = scales * np.random.default_rng(seed + 1).uniform(-6.5, 7.5, scales.shape).astype(np.float32)
     meant = codes.astype(np.float32) * np.repeat(scales, 32, 1) + np.repeat(constants, 32, 1)
@@ -71,7 +71,7 @@ def test_affine_storage_means_scale_times_code_plus_constant(columns: int) -> No
 
 
 def test_a_block_far_from_zero_does_not_coarsen_its_neighbours() -> None:
-    spec, codes = QuantSpec(4, 32, affine=True), random_codes(1, 128, 4, 0)
+    spec, codes = QuantSpec(4, 32, "affine"), random_codes(1, 128, 4, 0)
     scales = np.full((1, 4), 0.01, np.float32)
     constants = np.array([[0.013, 5.0, -0.021, 0.034]], np.float32)  # the second block is all near 5
     meant = codes * np.repeat(scales, 32, 1) + np.repeat(constants, 32, 1)
@@ -83,14 +83,54 @@ def test_a_block_far_from_zero_does_not_coarsen_its_neighbours() -> None:
 def test_a_constant_block_is_kept() -> None:
     codes, nothing = np.zeros((1, 64), np.int8), np.zeros((1, 2), np.float32)
     constants = np.array([[0.5, 0.0]], np.float32)
-    matrix = codec.store_affine(codes, nothing, constants, QuantSpec(4, 32, affine=True))
+    matrix = codec.store_affine(codes, nothing, constants, QuantSpec(4, 32, "affine"))
     np.testing.assert_allclose(codec.dequantise(matrix), np.repeat(constants, 32, 1), atol=1e-6)
 
 
 def test_an_affine_matrix_needs_whole_blocks() -> None:
     one = np.ones((1, 2), np.float32)
     with pytest.raises(ValueError, match="33 columns"):
-        codec.store_affine(np.zeros((1, 33), np.int8), one, one, QuantSpec(4, 32, affine=True))
+        codec.store_affine(np.zeros((1, 33), np.int8), one, one, QuantSpec(4, 32, "affine"))
+
+
+def zero_point_matrix(columns: int, bits: int, block: int) -> tuple[codec.QuantisedMatrix, Floats]:
+    """A matrix as GPTQ and AWQ hold it, and the values that it means."""
+    half, blocks = 1 << (bits - 1), columns // block
+    codes, scales = random_codes(12, columns, bits, 0), random_scales(12, blocks, 1)
+    zeros = np.random.default_rng(2).integers(-half, half, scales.shape)
+    zeros[0, 0], zeros[1, 0] = -half, half - 1  # both ends
+    meant = (codes - np.repeat(zeros, block, 1)) * np.repeat(scales, block, 1)
+    spec = QuantSpec(bits, block, "zero_points")
+    offsets = (-zeros * scales).astype(np.float32)
+    return codec.store_with_zero_points(codes, scales, offsets, spec), meant.astype(np.float32)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("columns", "block"), [(96, 32), (128, 64), (128, 128), (48, 16)])
+def test_zero_points_keep_the_values_exactly(columns: int, block: int, bits: int) -> None:
+    matrix, meant = zero_point_matrix(columns, bits, block)
+    np.testing.assert_array_equal(codec.dequantise(matrix), meant)
+    assert matrix.zero_points is not None
+    assert matrix.packed.nbytes + matrix.scales.nbytes + matrix.zero_points.nbytes == matrix.spec.bytes_for(12, columns)
+    x = np.random.default_rng(3).normal(size=(5, columns)).astype(np.float32)
+    expected = x @ meant.T
+    np.testing.assert_allclose(matmul(matrix, x), expected, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("offset", [0.5, 0.01, 9.0, -8.0], ids=["half", "a hundredth", "above 8", "below -7"])
+def test_an_offset_that_is_no_zero_point_is_refused(offset: float) -> None:
+    codes, scales = random_codes(2, 64, 4, 0), random_scales(2, 2, 0)
+    offsets = np.zeros_like(scales)
+    offsets[1, 1] = scales[1, 1] * np.float32(offset)
+    with pytest.raises(ValueError, match="not a zero point"):
+        codec.store_with_zero_points(codes, scales, offsets, QuantSpec(4, 32, "zero_points"))
+
+
+def test_a_block_of_no_scale_is_zero_under_zero_points() -> None:
+    codes, scales = random_codes(2, 64, 4, 0), random_scales(2, 2, 0)
+    scales[0, 1] = 0
+    matrix = codec.store_with_zero_points(codes, scales, np.zeros_like(scales), QuantSpec(4, 32, "zero_points"))
+    assert not codec.dequantise(matrix)[0, 32:].any()
 
 
 def matmul(matrix: codec.QuantisedMatrix, x: Floats) -> Floats:
