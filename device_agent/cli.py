@@ -52,6 +52,8 @@ def _facts(manifest: "Manifest") -> dict[str, str]:
     if embedding is None:
         at_2k = needs.weight_bytes + 2048 * needs.kv_bytes_per_token
         context, memory = f"{arch.context:,} tokens", f", about {at_2k / 1e6:,.0f} MB in use at 2,048 tokens"
+        if manifest.cache != "float32":
+            memory += f" ({manifest.cache} cache)"
         golden = f"{len(manifest.golden)} prompts, {sum(golden.sure for golden in manifest.golden)} sure tokens"
     else:
         context, memory = f"{embedding.max_tokens:,} tokens", ""

@@ -61,6 +61,7 @@ def model_card(manifest: Manifest, matrices: Iterable[PlannedMatrix]) -> str:
         ("source", f"{manifest.source.kind} `{manifest.source.file}`"),
         ("licence", manifest.source.licence or "not stated by the source; ask its publisher"),
         ("weights", f"{manifest.quant.precision}, {manifest.quant.method}"),
+        *([] if manifest.embedding else [("cached keys and values", manifest.cache)]),
         ("size", f"{needs.weight_bytes / 1e6:,.1f} MB of weights"),
     ]
     sections = [

@@ -1,14 +1,39 @@
 """`edgekit export` and `edgekit families`: what the build machine offers. Light to import."""
 
+import dataclasses
+import re
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.cli import print_json
+from edgekit.contract import CACHE_TYPES, CacheType
 from edgekit.hardware import peak_rss_bytes
-from edgekit.quant import PRECISIONS, Precision
+from edgekit.quant import BLOCK_SIZES, PRECISIONS, Precision
+
+if TYPE_CHECKING:
+    from edgekit.manifest import Manifest
+    from export.pipeline import ExportJob
+    from export.quantize.plan import Rounding
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes: 91700000, 91.7MB, 1.5G."""
+
+    name = "SIZE"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """As click calls it."""
+        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMG]?)B?", str(value), re.IGNORECASE)
+        if match is None:
+            self.fail(f"{value!r} is not a size such as 92MB or 1.5GB", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 class Bar:
@@ -21,6 +46,7 @@ class Bar:
     def stage(self, title: str) -> None:
         """As `pipeline.Progress`."""
         click.echo(f"[{time.monotonic() - self._started:6.1f} s] {title}", err=True)
+        self._bar = click.progressbar(length=1, file=sys.stderr, width=32)
 
     def advance(self, done: int, total: int) -> None:
         """As `pipeline.Progress`."""
@@ -35,45 +61,152 @@ class Bar:
     epilog="""\b
 Examples:
   edgekit export SmolLM2-135M-Instruct.Q4_1.gguf -o smollm2
-  edgekit export ./my-fine-tune -o my-model --quant int8 --name my-model --version 2026.1""",
+  edgekit export ./my-fine-tune -o my-model --quant int8 --name my-model --version 2026.1
+  edgekit export ./base-model --adapter ./my-lora -o my-model
+  edgekit export ./my-fine-tune -o small --method gptq --size-budget 92MB --max-kl 0.1""",
 )
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
 @click.option("--quant", type=click.Choice(PRECISIONS), default="int4", show_default=True, help="Precision of weights.")
+@click.option(
+    "--block-size",
+    type=click.Choice([str(size) for size in BLOCK_SIZES]),
+    default="32",
+    show_default=True,
+    help="Weights that share a scale: larger is smaller and faster, smaller is nearer to the original.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(("rtn", "gptq")),
+    default="rtn",
+    show_default=True,
+    help="Rounding of INT4: to nearest, or calibrated (slower; a third of the loss).",
+)
+@click.option(
+    "--kv",
+    type=click.Choice(CACHE_TYPES),
+    default="float32",
+    show_default=True,
+    help="Cached keys and values: int8 takes a quarter of the memory; long prompts are read slower.",
+)
+@click.option("--size-budget", type=Size(), help="Largest model, for instance 92MB: layouts are chosen by measurement.")
+@click.option(
+    "--calibration",
+    default="self",
+    show_default=True,
+    metavar="FILE|self",
+    help="Text for --method gptq, --size-budget and --kv int8; self: the model writes it.",
+)
+@click.option(
+    "--max-kl", type=click.FloatRange(min=0), help="Fail if the KL divergence to the source is larger (nats)."
+)
+@click.option(
+    "--rotate",
+    is_flag=True,
+    help="Fold a rotation of the residual stream into the weights first (float checkpoints, with --method gptq).",
+)
+@click.option("--adapter", type=click.Path(path_type=Path), help="Folder of a LoRA (PEFT) to merge into SOURCE.")
+@click.option(
+    "--sweep", is_flag=True, help="Make a bundle of each precision and block size in OUTPUT, and compare them."
+)
 @click.option("--name", help="What to call the model. Default: the source's file name.")
 @click.option("--version", default="1", show_default=True, help="What to call this version of it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def export_command(source: Path, out: Path, quant: Precision, name: str | None, version: str, *, as_json: bool) -> None:
+def export_command(  # noqa: PLR0913, PLR0917 - click passes one argument for each option
+    source: Path,
+    out: Path,
+    quant: Precision,
+    block_size: str,
+    method: "Rounding",
+    size_budget: int | None,
+    calibration: str,
+    max_kl: float | None,
+    adapter: Path | None,
+    kv: CacheType,
+    name: str | None,
+    version: str,
+    *,
+    rotate: bool,
+    sweep: bool,
+    as_json: bool,
+) -> None:
     """Make a verified, quantised ONNX bundle of SOURCE: a GGUF file or a Hugging Face folder."""
     from export.pipeline import ExportJob, export  # numpy, onnx and onnxruntime take a second to import
 
-    started = time.monotonic()
-    manifest = export(ExportJob(source, out, quant, name, version), Bar())
-    seconds = time.monotonic() - started
-    size = manifest.file_bytes
-    if as_json:
-        print_json(
-            {
-                "bundle": str(out),
-                "name": manifest.name,
-                "version": manifest.version,
-                "bytes": size,
-                "quant": quant,
-                "weights": manifest.quant.weights,
-                "seconds": round(seconds, 2),
-                "peak_rss_bytes": peak_rss_bytes(),
-                "quality": manifest.quality,
-            }
-        )
+    text = None if calibration == "self" else Path(calibration)
+    job = ExportJob(
+        source, out, quant, name, version, adapter, int(block_size), method, size_budget, text, max_kl, rotate, kv
+    )  # fmt: skip
+    if sweep:
+        _sweep(job, as_json=as_json)
         return
-    quality = manifest.quality
+    started = time.monotonic()
+    manifest = export(job, Bar())
+    result = _result(out, manifest, time.monotonic() - started)
+    if as_json:
+        print_json(result)
+        return
     click.echo(f"\n{click.style('ok', fg='green', bold=True)}  {out}: {manifest.name} {manifest.version}, {quant}")
-    click.echo(f"    {size / 1e6:,.1f} MB in {seconds:.1f} s, at most {peak_rss_bytes() / 1e6:,.0f} MB of memory")
     click.echo(
-        f"    KL to the source {quality['kl']:.4f} nats, same top token {quality['same_top_token']:.1%}"
+        f"    {manifest.file_bytes / 1e6:,.1f} MB in {result['seconds']:.1f} s,"
+        f" at most {peak_rss_bytes() / 1e6:,.0f} MB of memory"
+    )
+    for line in _layouts(manifest):
+        click.echo(f"    {line}")
+    click.echo(f"    {_quality(manifest)}")
+    click.echo(f"    next: edgekit {'embed' if manifest.task == 'embed' else 'chat'} {out}")
+
+
+def _result(out: Path, manifest: "Manifest", seconds: float) -> dict[str, Any]:
+    return {
+        "bundle": str(out),
+        "name": manifest.name,
+        "version": manifest.version,
+        "bytes": manifest.file_bytes,
+        "quant": manifest.quant.precision,
+        "method": manifest.quant.method,
+        "weights": manifest.quant.weights,
+        "seconds": round(seconds, 2),
+        "peak_rss_bytes": peak_rss_bytes(),
+        "quality": manifest.quality,
+    }
+
+
+def _layouts(manifest: "Manifest") -> list[str]:
+    """How many matrices of each kind are stored how: the plan in a few lines."""
+    counts: dict[str, Counter[str]] = {}
+    for name, spec in manifest.quant.weights.items():
+        counts.setdefault(spec, Counter())[name.rpartition(".")[2]] += 1
+    return [
+        f"{spec}: " + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        for spec, kinds in sorted(counts.items())
+    ]
+
+
+def _sweep(job: "ExportJob", *, as_json: bool) -> None:
+    from export.plots import sweep_table
+    from export.sweep import PLOT, run
+
+    points = run(job, Bar())
+    if as_json:
+        print_json({"bundles": str(job.out), "plans": [dataclasses.asdict(point) for point in points]})
+        return
+    click.echo("\n" + sweep_table(points))
+    click.echo(f"    plot: {job.out / PLOT}")
+
+
+def _quality(manifest: "Manifest") -> str:
+    """What verification measured, in a line."""
+    quality = manifest.quality
+    if manifest.task == "embed":
+        return (
+            f"cosine to the source's vectors {quality['cosine']:.4f}, at least {quality['least_cosine']:.4f}"
+            f" ({quality['texts']:.0f} texts)"
+        )
+    return (
+        f"KL to the source {quality['kl']:.4f} nats, same top token {quality['same_top_token']:.1%}"
         f" ({quality['tokens']:.0f} tokens)"
     )
-    click.echo(f"    next: edgekit chat {out}")
 
 
 @click.command("families")

@@ -4,16 +4,28 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol
 
 from edgekit import contract
 from edgekit.arch import ModelArch
 from edgekit.files import sha256_of
-from edgekit.manifest import FORMAT, FileEntry, Manifest, Recipe, Requirements, Source, SpecialTokens, parse
+from edgekit.manifest import (
+    FORMAT,
+    Embedding,
+    FileEntry,
+    Golden,
+    Manifest,
+    Recipe,
+    Requirements,
+    Source,
+    SpecialTokens,
+    parse,
+)
 from edgekit.quant import Precision
+from export import genai
 from export.card import model_card
 from export.checkpoints import Checkpoint, TextFiles
 from export.quantize.plan import Plan
-from export.verify import Report
 
 MIN_ONNXRUNTIME = "1.31"
 """The oldest release on which every operator that we write was measured."""
@@ -28,6 +40,30 @@ class Named:
     precision: Precision
 
 
+@dataclass(frozen=True)
+class Use:
+    """How devices run the graph, in the manifest's words: its cache, or what an encoder's vectors are."""
+
+    kv: Literal["shared", "concat"] = "shared"
+    cache: contract.CacheType = "float32"
+    embedding: Embedding | None = None
+
+
+GENERATES = Use()
+"""A fused graph of ours."""
+
+
+class Measured(Protocol):
+    """What verification found: `export.verify.Report`, for instance."""
+
+    @property
+    def golden(self) -> tuple[Golden, ...]:
+        """Greedy continuations, of a model that generates."""
+
+    def quality(self) -> dict[str, float]:
+        """As the manifest records it."""
+
+
 def write_text_files(folder: Path, text: TextFiles) -> None:
     """tokenizer.json, tokenizer_config.json and chat_template.jinja as the checkpoint has them."""
     (folder / contract.TOKENIZER_FILE).write_bytes(text.tokenizer_json)
@@ -38,51 +74,7 @@ def write_text_files(folder: Path, text: TextFiles) -> None:
 
 def write_genai_config(folder: Path, arch: ModelArch, tokens: SpecialTokens) -> None:
     """genai_config.json, by which onnxruntime-genai (C#, Java, C++, mobile) opens the same files."""
-    names = {half: contract.past_name("%d", half) for half in contract.HALVES}
-    outputs = {half: contract.present_name("%d", half) for half in contract.HALVES}
-    config = {
-        "model": {
-            "type": "llama",
-            "bos_token_id": tokens.eos[0] if tokens.bos is None else tokens.bos,
-            "eos_token_id": list(tokens.eos),
-            "pad_token_id": tokens.eos[0] if tokens.pad is None else tokens.pad,
-            "context_length": arch.context,
-            "vocab_size": arch.vocab,
-            "decoder": {
-                "filename": contract.MODEL_FILE,
-                "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
-                "head_size": arch.head_dim,
-                "hidden_size": arch.hidden,
-                "num_attention_heads": arch.heads,
-                "num_hidden_layers": arch.layers,
-                "num_key_value_heads": arch.kv_heads,
-                "inputs": {
-                    "input_ids": contract.INPUT_IDS,
-                    "attention_mask": contract.ATTENTION_MASK,
-                    "past_key_names": names["key"],
-                    "past_value_names": names["value"],
-                },
-                "outputs": {
-                    "logits": contract.LOGITS,
-                    "present_key_names": outputs["key"],
-                    "present_value_names": outputs["value"],
-                },
-            },
-        },
-        "search": {
-            "do_sample": False,
-            "max_length": arch.context,
-            "min_length": 0,
-            "num_beams": 1,
-            "num_return_sequences": 1,
-            "past_present_share_buffer": True,
-            "repetition_penalty": 1.0,
-            "temperature": 1.0,
-            "top_k": 1,
-            "top_p": 1.0,
-        },
-    }
-    (folder / contract.GENAI_FILE).write_bytes(_json(config))
+    (folder / contract.GENAI_FILE).write_bytes(_json(genai.configuration(arch, tokens)))
 
 
 def finish(
@@ -92,7 +84,8 @@ def finish(
     arch: ModelArch,
     plan: Plan,
     tokens: SpecialTokens,
-    report: Report,
+    report: Measured,
+    use: Use = GENERATES,
 ) -> Manifest:
     """Write the card and the manifest over all files of `folder`; the manifest is returned."""
     weights = {name: matrix.spec.name for name, matrix in plan.items()}
@@ -113,18 +106,26 @@ def finish(
                 onnxruntime=MIN_ONNXRUNTIME,
                 disk_bytes=sum(entry.size for entry in files),
                 weight_bytes=data_bytes,
-                kv_bytes_per_token=arch.kv_bytes_per_token,
+                kv_bytes_per_token=0 if use.embedding else _kv_bytes_per_token(arch, use.cache),
             ),
             tokens=tokens,
             source=source,
             quality=report.quality(),
             golden=report.golden,
+            kv=use.kv,
+            cache=use.cache,
+            task="embed" if use.embedding else "generate",
+            embedding=use.embedding,
         )
 
-    (folder / contract.CARD_FILE).write_bytes(model_card(manifest(())).encode())
+    (folder / contract.CARD_FILE).write_bytes(model_card(manifest(()), plan.values()).encode())
     raw = manifest(_entries(folder)).to_bytes()
     (folder / contract.MANIFEST_FILE).write_bytes(raw)
     return parse(raw, path=str(folder))  # what devices will read: a manifest that they would refuse fails here
+
+
+def _kv_bytes_per_token(arch: ModelArch, cache: contract.CacheType) -> int:
+    return arch.kv_values_per_token * contract.CACHE_VALUE_BYTES[cache]
 
 
 def _entries(folder: Path) -> tuple[FileEntry, ...]:

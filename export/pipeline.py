@@ -1,35 +1,58 @@
 """THE MAIN PATH of export: a checkpoint goes in, a verified bundle comes out."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
-import onnx
-
-from edgekit import contract, files
+from edgekit import files
 from edgekit.arch import ModelArch
-from edgekit.errors import UsageError
+from edgekit.contract import CacheType
+from edgekit.errors import QualityTooLow, UsageError
 from edgekit.manifest import Manifest, SpecialTokens
 from edgekit.quant import Precision
-from export import checkpoints, pack, verify
-from export.families import Weights, arch_of
+from export import checkpoints, pack, speed, verify
+from export.checkpoints import TextFiles
+from export.families import arch_of
+from export.families.weights import CheckpointWeights, Weights
 from export.graph import decoder
-from export.graph.ops import WeightFile
-from export.graph.rotary import table_bytes
+from export.optimum import route
 from export.prompts import prompts_for
 from export.quantize import plan as planning
+from export.quantize import rotate
+from export.quantize.plan import Recipe, Rounding
+from export.quantize.prepare import Prepared, check, prepare
 
 
 @dataclass(frozen=True)
 class ExportJob:
-    """What to make of which model, and where. `name` defaults to the source's file name."""
+    """What to make of which model, and where. `name` defaults to the source's file name.
+
+    `adapter` is a folder of a LoRA that is merged into the source; `max_kl` (nats) is what the bundle may lose;
+    the other fields are as in `export.quantize.plan.Recipe`.
+    """
 
     source: Path
     out: Path
     precision: Precision = "int4"
     name: str | None = None
     version: str = "1"
+    adapter: Path | None = None
+    block_size: int = 32
+    method: Rounding = "rtn"
+    size_budget: int | None = None
+    calibration: Path | None = None
+    max_kl: float | None = None
+    rotate: bool = False
+    kv: CacheType = "float32"
+
+    @property
+    def recipe(self) -> Recipe:
+        """How weights are to be quantised."""
+        return Recipe(
+            self.precision, self.block_size, self.method, self.size_budget, self.calibration, self.rotate, self.kv
+        )
 
 
 class Progress(Protocol):
@@ -47,37 +70,42 @@ def export(job: ExportJob, progress: Progress) -> Manifest:
 
     Raises UsageError, CheckpointError and ExportError subclasses; `job.out` exists only if everything went well.
     """
+    check(job.recipe)
     named = pack.Named(_name(job), _checked("--version", job.version), job.precision)
-    with checkpoints.open_checkpoint(job.source) as checkpoint:
+    with checkpoints.open_checkpoint(job.source, job.adapter) as checkpoint:
         progress.stage(f"reading {checkpoint.file}")
+        if task := route.task_of(checkpoint, job.source):
+            return route.export(job, named, checkpoint, task, progress)
         arch = arch_of(checkpoint)
-        weights = Weights(checkpoint, arch)
+        weights = CheckpointWeights(checkpoint, arch)
+        arch, turned = rotate.applied(arch, weights, job.recipe)
         text, prompts = checkpoint.text, prompts_for(checkpoint.text, arch)
         tokens = SpecialTokens(eos=text.eos_ids, bos=text.bos_id if text.add_bos else None, pad=text.pad_id)
-        plan = planning.plan(arch, job.precision, weights)
-        needed = sum(matrix.bytes for matrix in plan.values()) + len(text.tokenizer_json)
-        needed += table_bytes(arch.rotary, arch.context)
-        with files.staging(job.out, needed_bytes=needed) as folder:
-            progress.stage(f"quantising to {job.precision}")
-            _write_graph(folder, arch, plan, weights, progress)
+        with files.staging(job.out, needed_bytes=_needed_bytes(arch, job.recipe, turned, text)) as folder:
+            made = _write_graph(folder, arch, turned, job.recipe, text, progress)
             pack.write_text_files(folder, text)
             pack.write_genai_config(folder, arch, tokens)
             report = verify.against_reference(
                 folder,
                 arch,
-                plan,
+                made.plan,
                 weights,
                 probe=prompts.probe,
                 prompts=prompts.golden,
                 eos=tokens.eos,
                 step=progress.stage,
             )
+            _check_quality(report.kl, job.max_kl)
+            progress.stage("measuring speed")
+            report = replace(report, speed=speed.measure(folder, arch, job.kv))
             progress.stage("hashing")
-            return pack.finish(folder, named, checkpoint, arch, plan, tokens, report)
+            return pack.finish(folder, named, checkpoint, arch, made.plan, tokens, report, pack.Use(cache=job.kv))
 
 
-def _write_graph(folder: Path, arch: ModelArch, plan: planning.Plan, weights: Weights, progress: Progress) -> None:
-    total = sum(matrix.bytes for matrix in plan.values())
+def _write_graph(
+    folder: Path, arch: ModelArch, weights: Weights, recipe: Recipe, text: TextFiles, progress: Progress
+) -> Prepared:
+    """Calibrate, plan and quantise as far as was asked for, and write the graph."""
     done = 0
 
     def written(count: int) -> None:
@@ -85,12 +113,25 @@ def _write_graph(folder: Path, arch: ModelArch, plan: planning.Plan, weights: We
         done += count
         progress.advance(done, total)
 
-    data = WeightFile(folder / contract.DATA_FILE)
-    try:
-        model = decoder.build(arch, plan, weights, data, written)
-    finally:
-        data.close()
-    onnx.save(model, str(folder / contract.MODEL_FILE))
+    with TemporaryDirectory(dir=folder, prefix=".work-") as work:
+        made = prepare(arch, weights, recipe, text, Path(work), progress)
+        total = sum(matrix.bytes for matrix in made.plan.values())
+        progress.stage(f"writing {recipe.precision} weights")
+        decoder.save(folder, arch, made.plan, weights, made.quantise, written, made.scales)
+    return made
+
+
+def _needed_bytes(arch: ModelArch, recipe: Recipe, weights: Weights, text: TextFiles) -> int:
+    """Disk space of the bundle, and while it is calibrated of what lies beside it."""
+    plan = planning.plan(arch, recipe, weights)
+    size = sum(matrix.bytes for matrix in plan.values()) + len(text.tokenizer_json)
+    calibrated = recipe.method == "gptq" or recipe.size_budget is not None or recipe.kv == "int8"
+    return 3 * size if calibrated else size
+
+
+def _check_quality(kl: float, limit: float | None) -> None:
+    if limit is not None and not kl <= limit:  # a limit that is not a number is no licence
+        raise QualityTooLow(f"KL to the source is {kl:.4f} nats, and --max-kl allows {limit}")
 
 
 def _name(job: ExportJob) -> str:

@@ -8,7 +8,7 @@ from edgekit.arch import ModelArch
 from edgekit.chat import ChatTemplate, Message
 from edgekit.errors import CheckpointError
 from export.checkpoints import TextFiles
-from export.verify import GOLDEN_TOKENS
+from export.verify import GOLDEN_TOKENS, LARGE_PARAMETERS
 
 PROBE_TEXT = (
     "A lighthouse keeper once wrote down the weather every morning for thirty years. Most of the entries are short: "
@@ -24,6 +24,9 @@ GOLDEN_TEXTS = (
     "def add(a, b):\n    return",
     "The capital of France is",
 )
+PROBE_TOKENS_OF_LARGE = 64
+"""A model of billions of weights is computed twice in plain numpy: half the text tells a wrong graph as well."""
+
 GOLDEN_QUESTION = "What is the capital of France? Answer in one sentence."
 
 
@@ -59,4 +62,5 @@ def prompts_for(text: TextFiles, arch: ModelArch) -> Prompts:
     if largest >= arch.vocab:
         raise CheckpointError(f"its tokenizer makes the id {largest}, but the model has only {arch.vocab} tokens")
     room = arch.context - GOLDEN_TOKENS
-    return Prompts(probe[: arch.context], [prompt[:room] for prompt in golden if room > 0])
+    longest = arch.context if arch.parameters < LARGE_PARAMETERS else PROBE_TOKENS_OF_LARGE
+    return Prompts(probe[: min(longest, arch.context)], [prompt[:room] for prompt in golden if room > 0])

@@ -18,6 +18,8 @@ from onnx.utils import Extractor
 from edgekit import contract
 from edgekit.arch import ModelArch
 from edgekit.hardware import usable_cores
+from export.graph import attention
+from export.graph.decoder import boundary
 
 Floats = npt.NDArray[np.float32]
 SEGMENT_BYTES = 320 << 20
@@ -29,8 +31,8 @@ _FLOAT_ACTIVATIONS = 1
 _SHARED_INPUTS = (contract.INPUT_IDS, contract.ATTENTION_MASK)
 
 
-Cache = list[Floats]
-"""Keys and values of each layer in turn, [1, kv_heads, tokens, head_dim]."""
+Cache = list[npt.NDArray[np.generic]]
+"""Keys and values of each layer in turn, [1, kv_heads, tokens, head_dim], of the graph's type."""
 
 
 Feed = dict[str, npt.NDArray[np.generic]]
@@ -39,7 +41,7 @@ Feed = dict[str, npt.NDArray[np.generic]]
 class Segments:
     """The decoder in `folder`, run on one sequence with a cache. Use as a context manager.
 
-    `exact` keeps activations in float instead of rounding them to INT8, so that the same bytes can be held
+    `exact` keeps activations and cache in float instead of rounding them to INT8, so that the same bytes can be held
     against a float reference closely.
     """
 
@@ -52,6 +54,7 @@ class Segments:
         self._spans = list(zip(starts, [*starts[1:], arch.layers], strict=True))
         self._files: list[Path] = []
         self._kept: onnxruntime.InferenceSession | None = None
+        self._cache_type: npt.DTypeLike = np.float32
 
     def __enter__(self) -> Self:
         """Write the segments' graphs beside the data file."""
@@ -60,6 +63,8 @@ class Segments:
         _declare_streams(model, self._arch)
         if self._exact:
             _keep_activations(model)
+            _keep_cache(model)
+        self._cache_type = _cache_type(model)
         extractor = Extractor(model)
         for start, stop in self._spans:
             part = extractor.extract_model(self._inputs(start, stop), self._outputs(start, stop))
@@ -103,7 +108,7 @@ class Segments:
     def empty(self) -> Cache:
         """The cache of a sequence with no tokens."""
         shape = (1, self._arch.kv_heads, 0, self._arch.head_dim)
-        return [np.zeros(shape, np.float32) for _ in range(2 * self._arch.layers)]
+        return [np.zeros(shape, self._cache_type) for _ in range(2 * self._arch.layers)]
 
     def _session(self, file: Path) -> onnxruntime.InferenceSession:
         if self._kept is not None:
@@ -119,20 +124,16 @@ class Segments:
 
     def _inputs(self, start: int, stop: int) -> list[str]:
         names = [*_SHARED_INPUTS, *_cache_names(start, stop, contract.past_name)]
-        return names if start == 0 else [*names, *_stream(start)]
+        return names if start == 0 else [*names, *boundary(self._arch, start)]
 
     def _outputs(self, start: int, stop: int) -> list[str]:
-        boundary = [contract.LOGITS] if stop == self._arch.layers else list(_stream(stop))
-        return [*boundary, *_cache_names(start, stop, contract.present_name)]
+        last = stop == self._arch.layers
+        flowing = [contract.LOGITS] if last else list(boundary(self._arch, stop))
+        return [*flowing, *_cache_names(start, stop, contract.present_name)]
 
 
 def _feed(ids: Sequence[int], total: int) -> Feed:
     return {contract.INPUT_IDS: np.asarray([ids], np.int64), contract.ATTENTION_MASK: np.ones((1, total), np.int64)}
-
-
-def _stream(layer: int) -> tuple[str, str]:
-    """What flows into a layer: the normalised input and the residual stream (names of `graph.decoder`)."""
-    return f"layers.{layer}.attention_normed", f"layers.{layer}.attention_normed.residual"
 
 
 def _cache_names(start: int, stop: int, name: contract.CacheName) -> list[str]:
@@ -143,7 +144,7 @@ def _declare_streams(model: onnx.ModelProto, arch: ModelArch) -> None:
     """The extractor cuts only at values of known type; shape inference does not know onnxruntime's operators."""
     known = {value.name for value in model.graph.value_info}
     for layer in range(1, arch.layers):
-        for name in _stream(layer):
+        for name in boundary(arch, layer):
             if name not in known:
                 shape = ("batch", "sequence", arch.hidden)
                 info = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
@@ -155,3 +156,21 @@ def _keep_activations(model: onnx.ModelProto) -> None:
         for attribute in node.attribute:
             if node.op_type == "MatMulNBits" and attribute.name == "accuracy_level":
                 attribute.i = _FLOAT_ACTIVATIONS
+
+
+def _cache_type(model: onnx.ModelProto) -> npt.DTypeLike:
+    first = next(value for value in model.graph.input if value.name == contract.past_name(0, "key"))
+    return onnx.helper.tensor_dtype_to_np_dtype(first.type.tensor_type.elem_type)
+
+
+def _keep_cache(model: onnx.ModelProto) -> None:
+    """An INT8 cache becomes a float one."""
+    for node in model.graph.node:
+        if node.op_type == attention.OPERATOR:
+            del node.input[attention.SCALE_INPUTS :]
+            kept = [each for each in node.attribute if each.name not in attention.QUANTISED]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    for value in (*model.graph.input, *model.graph.output):
+        if value.type.tensor_type.elem_type == onnx.TensorProto.INT8:
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT

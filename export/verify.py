@@ -1,16 +1,18 @@
 """Proof that a finished folder computes what the checkpoint says, before it becomes a bundle.
 
-1. Opened in onnxruntime with activations kept in float, its logits equal those of the numpy reference over
+1. Opened in onnxruntime with activations and cache kept in float, its logits equal those of the numpy reference over
    the bytes on disk: a wrong graph, a wrong layout or a damaged file cannot pass.
-2. As devices run it (activations rounded to INT8), its logits stay near: what is lost is measured against
-   the checkpoint's own values. That is the quality that the manifest records.
+2. As devices run it (activations rounded to INT8, and the cache if that was asked for), its logits stay near: what
+   is lost is measured against the checkpoint's own values. That is the quality that the manifest records.
 3. Greedy continuations are recorded: any device can repeat them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -18,7 +20,7 @@ from edgekit.arch import ModelArch
 from edgekit.errors import VerificationFailed
 from edgekit.manifest import Golden
 from export import reference
-from export.families import Weights
+from export.families.weights import Weights
 from export.matrices import BundleMatrices, CheckpointMatrices
 from export.quantize.plan import Plan
 from export.segments import Cache, Segments
@@ -33,6 +35,10 @@ MAX_KL_OF_ACTIVATIONS = 0.1
 falls on either side by the order of a sum, and 30 layers amplify it. The distributions must stay near each other."""
 
 GOLDEN_TOKENS = 16
+LARGE_PARAMETERS = 1_000_000_000
+GOLDEN_TOKENS_OF_LARGE = 4
+"""Each further token opens and reads the whole of a model that is checked in segments."""
+
 SURE_MARGIN = 0.03
 """A greedy token is sure if it leads by this share of the logits' whole range: 1.2 logits of SmolLM2's 40, where INT8
 rounding moves one by 0.3 to 0.7. Closer ones may change with the CPU, and a sound bundle would be called damaged."""
@@ -47,6 +53,7 @@ class Report:
     same_top_token: float
     tokens: int
     golden: tuple[Golden, ...]
+    speed: Mapping[str, float] = field(default_factory=dict)
 
     def quality(self) -> dict[str, float]:
         """As the manifest records it."""
@@ -55,6 +62,7 @@ class Report:
             "kl": round(self.kl, 6),
             "same_top_token": round(self.same_top_token, 4),
             "tokens": float(self.tokens),
+            **self.speed,
         }
 
 
@@ -71,7 +79,8 @@ def against_reference(
 ) -> Report:
     """Check `folder`; `probe` are ids of ordinary text, `prompts` what golden tokens follow.
 
-    `step` is told what is being done. Raises VerificationFailed.
+    `weights` are the checkpoint's own, also of a rotated graph. `step` is told what is being done.
+    Raises VerificationFailed.
     """
     layer_bytes = sum(matrix.bytes for name, matrix in plan.items() if name.startswith("layers.0."))
     step("comparing with a numpy reference")
@@ -79,7 +88,8 @@ def against_reference(
     with Segments(folder, arch, layer_bytes, exact=True) as segments:
         error = _check_exact(segments.run([probe], [segments.empty()])[0][0], expected)
     step("measuring quality")
-    source = reference.logits(arch, CheckpointMatrices(arch, plan, weights), probe)
+    plain = msgspec.structs.replace(arch, rotated=False)
+    source = reference.logits(plain, CheckpointMatrices(plain, weights), probe)
     with Segments(folder, arch, layer_bytes, exact=False) as segments:
         (found,), _ = segments.run([probe], [segments.empty()])
         _check_near(found, expected)
@@ -87,8 +97,9 @@ def against_reference(
         if not np.isfinite(kl):
             raise VerificationFailed("the checkpoint's own logits are not finite numbers")
         step("recording golden tokens")
-        golden = _golden(segments, prompts, eos)
-    return Report(error, kl, same, len(probe), golden)
+        length = GOLDEN_TOKENS if arch.parameters < LARGE_PARAMETERS else GOLDEN_TOKENS_OF_LARGE
+        recorded = golden(segments, prompts, eos, tokens=length)
+    return Report(error, kl, same, len(probe), recorded)
 
 
 def _check_exact(found: Floats, expected: Floats) -> float:
@@ -101,7 +112,9 @@ def _check_exact(found: Floats, expected: Floats) -> float:
 def _check_near(found: Floats, expected: Floats) -> None:
     kl, _ = divergence(expected, found)
     if not kl <= MAX_KL_OF_ACTIVATIONS:
-        raise VerificationFailed(f"rounded activations cost {kl:.3f} nats, more than {MAX_KL_OF_ACTIVATIONS}")
+        raise VerificationFailed(
+            f"rounded activations (and cache, if it is INT8) cost {kl:.3f} nats, more than {MAX_KL_OF_ACTIVATIONS}"
+        )
 
 
 def divergence(source: Floats, found: Floats) -> tuple[float, float]:
@@ -120,11 +133,23 @@ def _log_softmax(logits: Floats) -> npt.NDArray[np.float64]:
     return result
 
 
-def _golden(segments: Segments, prompts: Sequence[Sequence[int]], eos: Sequence[int]) -> tuple[Golden, ...]:
+class Runner(Protocol):
+    """A decoder that appends ids to sequences, each with a cache of its own: `Segments`, for instance."""
+
+    def empty(self) -> Cache:
+        """The cache of a sequence with no tokens."""
+
+    def run(self, sequences: Sequence[Sequence[int]], pasts: Sequence[Cache]) -> tuple[list[Floats], list[Cache]]:
+        """Logits [tokens, vocab] and the new cache of each sequence."""
+
+
+def golden(
+    runner: Runner, prompts: Sequence[Sequence[int]], eos: Sequence[int], *, tokens: int = GOLDEN_TOKENS
+) -> tuple[Golden, ...]:
     """Greedy continuations of all prompts side by side: a large model is read once a token, not once per prompt."""
-    growing = [_Continuation(list(prompt), segments.empty()) for prompt in prompts]
-    while alive := [each for each in growing if not each.ended(eos)]:
-        logits, pasts = segments.run([each.following for each in alive], [each.past for each in alive])
+    growing = [_Continuation(list(prompt), runner.empty()) for prompt in prompts]
+    while alive := [each for each in growing if not each.ended(eos, tokens)]:
+        logits, pasts = runner.run([each.following for each in alive], [each.past for each in alive])
         for each, last, past in zip(alive, logits, pasts, strict=True):
             each.past = past
             each.add(last[-1])
@@ -143,8 +168,8 @@ class _Continuation:
     tokens: list[int] = field(default_factory=list)
     sure: int = 0
 
-    def ended(self, eos: Sequence[int]) -> bool:
-        return len(self.tokens) == GOLDEN_TOKENS or (bool(self.tokens) and self.tokens[-1] in eos)
+    def ended(self, eos: Sequence[int], tokens: int) -> bool:
+        return len(self.tokens) == tokens or (bool(self.tokens) and self.tokens[-1] in eos)
 
     def add(self, logits: Floats) -> None:
         token = int(logits.argmax())

@@ -21,7 +21,7 @@ DEVICE_MODULES = {
     *("click", "flask", "jinja2", "msgspec", "numpy", "onnxruntime", "psutil", "tokenizers", "waitress", "werkzeug"),
     *("hypothesis", "packaging", "pytest"),  # `packaging` is a part of pytest
 }
-OTHER_MARKERS = {"browser", "demo", "genai", "reference"}
+OTHER_MARKERS = {"browser", "demo", "encoder", "genai", "reference"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -22,7 +22,8 @@ EXCEPTIONS = {
     "edgekit/cli.py": {"click"},
     "edgekit/console.py": {"click"},
     "export/cli.py": {"click"},
-    "export/optimum.py": {"torch", "transformers", "optimum"},
+    "export/eval_cli.py": {"click"},
+    "export/optimum/original.py": {"torch", "transformers", "optimum"},
 }
 NEVER_ON_A_DEVICE = {"torch", "transformers", "optimum", "onnx", "safetensors", "gguf", "export"}
 MAX_LINES = 500

@@ -93,6 +93,15 @@ def read_small_file(path: Path, limit_bytes: int) -> bytes:
         file.close()
 
 
+def read_start(path: Path, limit_bytes: int) -> bytes:
+    """The first `limit_bytes` of a file, or all of a smaller one. Raises as `read_small_file` does."""
+    file = ExtentFile(path)
+    try:
+        return file.read(Extent(0, min(file.size, limit_bytes))).tobytes()
+    finally:
+        file.close()
+
+
 def read_json_object(path: Path, limit_bytes: int) -> dict[str, object]:
     """A JSON file whose top is an object. Raises CorruptCheckpoint otherwise."""
     try:

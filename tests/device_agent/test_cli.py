@@ -17,7 +17,7 @@ from device_agent.engine.scheduler import QueuedAnswer
 from edgekit import cli
 from edgekit.bundle import read_manifest
 from edgekit.manifest import parse
-from tests.device_agent.bundles import CONCAT, CONTEXT, ENCODER, TINY, copy_to, set_fields
+from tests.device_agent.bundles import CONCAT, CONTEXT, ENCODER, INT8, TINY, copy_to, set_fields
 
 VERBS = ("inspect", "verify", "generate", "chat", "embed", "serve", "bench")
 PROMPT = ("--prompt", "hello the", "--max-tokens", "12")
@@ -79,6 +79,21 @@ def test_inspect_says_what_an_encoder_makes(run: Run) -> None:
     for words in ("64 values of length 1, pooled by mean", "64 tokens", "3 texts", "cosine 0."):
         assert words in shown.out
     assert "in use at" not in shown.out
+
+
+def test_inspect_says_what_an_int8_cache_saves(run: Run) -> None:
+    floats, codes = (run("inspect", folder).out for folder in (TINY, INT8))
+    assert "in use at 2,048 tokens (int8 cache)" in codes
+    assert "in use at 2,048 tokens\n" in floats
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("generate", *PROMPT), ("bench", "--prompt-tokens", "8", "--decode-tokens", "4", "--repetitions", "1")],
+)
+def test_an_int8_cache_serves_like_another(arguments: tuple[str, ...], run: Run) -> None:
+    verb, *options = arguments
+    assert run(verb, INT8, *options).code == 0
 
 
 def test_inspect_says_what_is_not_known(run: Run, tmp_path: Path) -> None:

@@ -43,11 +43,12 @@ def test_rotary_width_must_be_even_and_within_the_head(dim: int) -> None:
 
 
 def test_a_partial_rotary_is_allowed() -> None:
-    assert msgspec.structs.replace(ARCH, rotary=Rotary(dim=4, base=1e4)).rotary.dim == 4
+    partial = Rotary(dim=4, base=1e4)
+    assert msgspec.structs.replace(ARCH, rotary=partial).rotary == partial
 
 
-def test_a_token_of_context_costs_its_keys_and_values_in_float32() -> None:
-    assert ARCH.kv_bytes_per_token == 2 * 2 * 2 * 16 * 4
+def test_a_token_of_context_adds_its_keys_and_values() -> None:
+    assert ARCH.kv_values_per_token == 2 * 2 * 2 * 16
 
 
 @pytest.mark.parametrize(("tied", "tables"), [(True, 1), (False, 2)])
@@ -66,3 +67,12 @@ def test_an_arch_comes_back_from_json_as_it_went() -> None:
 def test_the_same_checks_hold_for_json() -> None:
     with pytest.raises(msgspec.ValidationError, match="layers"):
         msgspec.json.decode(msgspec.json.encode(ARCH).replace(b'"layers":2', b'"layers":0'), type=ModelArch)
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("longrope", 40), ("yarn", None)])
+def test_only_longrope_has_a_length_beyond_which_it_rotates_differently(kind: str, limit: int | None) -> None:
+    scaling = RopeScaling(kind=kind, original_context=40)  # type: ignore[arg-type]
+    rotary = Rotary(dim=16, base=10_000.0, scaling=scaling)
+    assert msgspec.structs.replace(ARCH, rotary=rotary).rotary_limit == limit
+    assert ARCH.rotary_limit is None
+    assert msgspec.structs.replace(ARCH, rotary=None).rotary_limit is None

@@ -26,11 +26,9 @@ FACTS: dict[str, Any] = {
         "vocab": 300,
         "context": 256,
         "norm_eps": 0.001,
-        "rotary": {"dim": 16, "base": 10000.0, "scaling": None},
+        "rotary": {"dim": 16, "base": 10000.0},
         "activation": "silu",
         "tied": True,
-        "attention_bias": False,
-        "mlp_bias": False,
     },
     "quant": {"precision": "int4", "method": "rtn", "weights": {"layers.0.qkv": "int4-b32"}},
     "files": [
@@ -62,6 +60,48 @@ def test_every_fact_is_read() -> None:
 
 def test_the_bytes_are_those_of_the_format() -> None:
     assert read(FACTS).to_bytes().decode() == json.dumps(FACTS, indent=2) + "\n"
+
+
+def test_what_every_early_bundle_is_is_not_written() -> None:
+    facts = json.loads(
+        read({**FACTS, "kv": "shared", "cache": "float32", "task": "generate", "embedding": None}).to_bytes()
+    )
+    assert facts == FACTS
+
+
+def test_another_kind_of_cache_is_written() -> None:
+    found = read({**FACTS, "kv": "concat"})
+    assert found.kv == "concat"
+    assert json.loads(found.to_bytes())["kv"] == "concat"
+
+
+def test_another_type_of_cache_is_written() -> None:
+    found = read({**FACTS, "cache": "int8"})
+    assert found.cache == "int8"
+    assert json.loads(found.to_bytes()) == {**FACTS, "cache": "int8"}
+
+
+@pytest.mark.parametrize("others", [{"kv": "concat"}, "encoder"], ids=["a copied cache", "no cache"])
+def test_only_a_cache_of_ours_is_int8(others: dict[str, Any] | str) -> None:
+    facts = {**encoder_facts(), "cache": "int8"} if isinstance(others, str) else {**FACTS, **others, "cache": "int8"}
+    with pytest.raises(CorruptBundle, match="cache 'int8'"):
+        read(facts)
+
+
+def encoder_facts() -> dict[str, Any]:
+    facts = copy_of_facts()
+    golden = [{"text": "hello", "tokens": [1, 2], "vector": [0.5] * 64}]
+    embedding = {"pooling": "mean", "normalise": True, "max_tokens": 128, "dimension": 64, "golden": golden}
+    facts.update(task="embed", embedding=embedding, golden=[])
+    facts["tokens"]["eos"] = []  # it ends no answer
+    return facts
+
+
+def test_an_encoder_is_read_and_written() -> None:
+    found = read(encoder_facts())
+    assert found.embedding is not None
+    assert found.embedding.golden[0].text == "hello"
+    assert json.loads(found.to_bytes()) == encoder_facts()
 
 
 def test_the_order_of_files_does_not_change_the_bytes() -> None:
@@ -129,6 +169,7 @@ def put(*way: str | int, value: object) -> Callable[[dict[str, Any]], None]:
         pytest.param(put("arch", "kv_heads", value=3), id="contradicting heads"),
         pytest.param(put("quant", "precision", value="int3"), id="unknown precision"),
         pytest.param(put("source", "kind", value="pickle"), id="unknown source"),
+        pytest.param(put("cache", value="int4"), id="unknown type of cache"),
         pytest.param(put("golden", 0, "sure", value=-1), id="negative count"),
     ],
 )

@@ -16,7 +16,8 @@ from edgekit.arch import ModelArch
 from edgekit.manifest import Manifest
 from edgekit.quant import Precision
 from export.checkpoints import Checkpoint, TensorInfo, open_checkpoint
-from export.families import Weights, arch_of
+from export.families import arch_of
+from export.families.weights import CheckpointWeights, Weights
 from export.pipeline import ExportJob, export
 from tests import tiny
 from tests.export.silent import Heard
@@ -32,13 +33,21 @@ def export_tiny(source: Path, out: Path, precision: Precision = "fp32") -> Manif
 def opened(source: Path) -> Iterator[tuple[ModelArch, Weights]]:
     with open_checkpoint(source) as made:
         arch = arch_of(made)
-        yield arch, Weights(made, arch)
+        yield arch, CheckpointWeights(made, arch)
 
 
 def checkpoint(config: Mapping[str, object], tensors: Values) -> Checkpoint:
     """As much of a checkpoint as families look at."""
     infos = {name: TensorInfo(values.shape, "float32") for name, values in tensors.items()}
-    return cast(Checkpoint, SimpleNamespace(config=config, names=lambda: infos, tensor=lambda name: tensors[name]))
+    return cast(
+        Checkpoint,
+        SimpleNamespace(
+            config=config,
+            names=lambda: infos,
+            tensor=lambda name: tensors[name],
+            rows=lambda name, start, stop: tensors[name][start:stop],
+        ),
+    )
 
 
 def tiny_checkpoint(changed: Mapping[str, object], shape: tiny.Config = tiny.DEFAULT) -> Checkpoint:
@@ -69,19 +78,22 @@ class Decoder:
         file.unlink()
         self._arch = arch
         self._names = [contract.past_name(i, half) for i in range(arch.layers) for half in contract.HALVES]
-        self._cache: list[NDArray[np.float32]] = []
+        types = {entry.name: entry.type for entry in self._session.get_inputs()}
+        self.cache_type = {"tensor(float)": np.float32, "tensor(int8)": np.int8}[types[self._names[0]]]
+        self.cache: list[NDArray[np.generic]] = []
         self.reset()
 
     def reset(self) -> None:
-        self._cache = [np.zeros((1, self._arch.kv_heads, 0, self._arch.head_dim), np.float32) for _ in self._names]
+        shape = (1, self._arch.kv_heads, 0, self._arch.head_dim)
+        self.cache = [np.zeros(shape, self.cache_type) for _ in self._names]
 
     def step(self, ids: list[int], **more: Any) -> NDArray[np.float32]:
         """Append `ids`: logits [tokens, vocab]."""
-        total = self._cache[0].shape[2] + len(ids)
+        total = self.cache[0].shape[2] + len(ids)
         feed = {contract.INPUT_IDS: np.array([ids]), contract.ATTENTION_MASK: np.ones((1, total), np.int64)}
-        results = self._session.run(None, feed | dict(zip(self._names, self._cache, strict=True)) | more)
+        results = self._session.run(None, feed | dict(zip(self._names, self.cache, strict=True)) | more)
         outputs = dict(zip([entry.name for entry in self._session.get_outputs()], results, strict=True))
-        self._cache = [outputs[name.replace("past_key_values", "present")] for name in self._names]
+        self.cache = [outputs[name.replace("past_key_values", "present")] for name in self._names]
         return cast("NDArray[np.float32]", outputs[contract.LOGITS][0])
 
     def greedy(self, prompt: list[int], count: int) -> list[int]:

@@ -64,7 +64,7 @@ def test_a_person_gets_a_summary_and_progress_apart(run: Run, source: Path, tmp_
     assert f"{tmp_path / 'out'}: tiny 1, fp32" in result.out
     assert "same top token 100.0%" in result.out
     assert "edgekit chat" in result.out
-    for stage in ("reading tiny", "quantising to fp32", "measuring quality", "recording golden tokens", "hashing"):
+    for stage in ("reading tiny", "writing fp32 weights", "measuring quality", "recording golden tokens", "hashing"):
         assert stage in result.err
         assert stage not in result.out
 
@@ -82,8 +82,9 @@ WRONG = (
     Wrong("output exists", ("export", "{tmp}/tiny", "-o", "{tmp}/tiny"), 21, "exists already"),
     Wrong("parent missing", ("export", "{tmp}/tiny", "-o", "{tmp}/a/b"), 20, "does not exist"),
     Wrong("bad name", ("export", "{tmp}/tiny", "-o", "{tmp}/out", "--name", "a b"), 2, "--name 'a b'"),
+    Wrong("no adapter", ("export", "{tmp}/tiny", "-o", "{tmp}/out", "--adapter", "{tmp}/lora"), 11, "not an adapter"),
     Wrong("not a GGUF", ("export", "{tmp}/tiny/config.json", "-o", "{tmp}/out"), 12, "config.json"),
-    Wrong("unknown family", ("export", "{tmp}/other", "-o", "{tmp}/out"), 14, "Known: llama"),
+    Wrong("unknown family", ("export", "{tmp}/other", "-o", "{tmp}/out"), 14, ", llama, "),
 )
 
 
@@ -101,6 +102,17 @@ def test_an_error_is_one_line_a_hint_and_a_code(wrong: Wrong, run: Run, tmp_path
     assert result.out == ""
     assert json.loads(run(*arguments, "--json").out)["error"]["message"] == line.removeprefix("error: ")
     assert not (tmp_path / "out").exists()
+
+
+def test_rotate_reaches_the_bundle(run: Run, tmp_path: Path) -> None:
+    source = tiny.write_hf_folder(tmp_path / "tiny", tiny.Config(tied=True))
+    weights = json.loads(run("export", source, "-o", tmp_path / "out", "--rotate", "--json").out)["weights"]
+    assert weights["rotate_in"] == weights["rotate_out"] == "int4-b64"
+
+
+def test_kv_reaches_the_bundle(run: Run, source: Path, tmp_path: Path) -> None:
+    run("export", source, "-o", tmp_path / "out", "--kv", "int8")
+    assert json.loads((tmp_path / "out" / "bundle.json").read_text())["cache"] == "int8"
 
 
 @pytest.mark.parametrize("arguments", [("export",), ("export", "x"), ("export", "x", "-o", "y", "--quant", "int3")])

@@ -1,5 +1,6 @@
 import errno
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,20 @@ import pytest
 
 from edgekit import contract
 from edgekit.bundle import open_bundle, problems
-from edgekit.errors import DiskFull, EdgekitError, ExportError, OutputExists, UnsupportedCheckpoint, UsageError
+from edgekit.errors import (
+    CalibrationTooShort,
+    DiskFull,
+    EdgekitError,
+    ExportError,
+    OutputExists,
+    UnsupportedCheckpoint,
+    UsageError,
+)
 from edgekit.quant import PRECISIONS, Precision
 from export import pipeline
 from export.pipeline import ExportJob, export
 from tests import tiny
-from tests.export.exports import export_tiny
+from tests.export.exports import Decoder, export_tiny
 from tests.export.silent import Heard
 
 LONG = tiny.Config(context=4096)
@@ -92,6 +101,73 @@ def test_every_source_becomes_a_bundle(name: str, precision: Precision, tmp_path
     }
 
 
+@pytest.mark.parametrize("name", ["folder", "tied Q8_0 file"])
+def test_an_int8_cache_takes_a_quarter_and_costs_little(name: str, tmp_path: Path, out: Path) -> None:
+    source = SOURCES[name](tmp_path / "tiny")
+    floats = export(ExportJob(source, tmp_path / "floats", "fp32"), Heard())
+    manifest = export(ExportJob(source, out, "fp32", kv="int8"), Heard())
+    assert (floats.cache, manifest.cache) == ("float32", "int8")
+    assert manifest.requires.kv_bytes_per_token * 4 == floats.requires.kv_bytes_per_token
+    assert manifest.quality["verification_error"] < 1e-4
+    assert 1e-6 < manifest.quality["kl"] < 0.01
+    assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "floats").iterdir()}
+    assert problems(open_bundle(out)) == []
+    assert b'"cache"' not in (tmp_path / "floats" / contract.MANIFEST_FILE).read_bytes()
+    assert "int8" in (out / contract.CARD_FILE).read_text()
+
+
+def test_the_greedy_tokens_of_an_int8_cache_are_near(source: Path, tmp_path: Path, out: Path) -> None:
+    export(ExportJob(source, tmp_path / "floats", "fp32"), Heard())
+    manifest = export(ExportJob(source, out, "fp32", kv="int8"), Heard())
+    floats, codes = (Decoder(folder, manifest.arch) for folder in (tmp_path / "floats", out))
+    equal = [
+        one == other
+        for golden in manifest.golden
+        for one, other in zip(
+            floats.greedy(list(golden.prompt[-40:]), 12), codes.greedy(list(golden.prompt[-40:]), 12), strict=True
+        )
+    ]
+    assert sum(equal) >= len(equal) / 2
+
+
+def test_scales_are_calibrated_by_the_pass_that_rounds(source: Path, out: Path) -> None:
+    heard = Heard()
+    export(ExportJob(source, out, method="gptq", kv="int8"), heard)
+    assert [stage for stage in heard.stages if "calibration" in stage or "layer by layer" in stage] == [
+        "writing calibration text with the model itself",
+        "rounding layer by layer (GPTQ)",
+    ]
+
+
+def test_scales_alone_need_less_text(source: Path, out: Path) -> None:
+    heard = Heard()
+    export(ExportJob(source, out, kv="int8"), heard)
+    assert "measuring keys and values layer by layer" in heard.stages
+    assert (16 * 256, 16 * 256) in heard.advances  # rows as long as the context
+
+
+def test_scales_come_from_the_text_that_was_given(source: Path, tmp_path: Path, out: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_bytes(bytes(random.Random(5).choices(range(32, 127), k=9000)))
+    heard = Heard()
+    export(ExportJob(source, out, kv="int8", calibration=text), heard)
+    assert not any("calibration text" in stage for stage in heard.stages)
+    export(ExportJob(source, out.with_name("self"), kv="int8"), Heard())
+    assert (out / contract.DATA_FILE).read_bytes() != (out.with_name("self") / contract.DATA_FILE).read_bytes()
+    text.write_text("hello")
+    with pytest.raises(CalibrationTooShort):
+        export(ExportJob(source, out.with_name("short"), kv="int8", calibration=text), heard)
+    assert not out.with_name("short").exists()
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+def test_an_int8_cache_goes_with_budgets_and_rotation(rotate: bool, source: Path, out: Path) -> None:
+    manifest = export(ExportJob(source, out, kv="int8", size_budget=250_000, rotate=rotate), Heard())
+    sizes = {entry.path: entry.size for entry in manifest.files}
+    assert sizes[contract.MODEL_FILE] + sizes[contract.DATA_FILE] <= 250_000
+    assert manifest.cache == "int8"
+
+
 def test_names_and_version_are_those_that_were_given(source: Path, out: Path) -> None:
     manifest = export(ExportJob(source, out, "fp32", "my-model", "2026.1"), Heard())
     assert (manifest.name, manifest.version) == ("my-model", "2026.1")
@@ -125,7 +201,7 @@ def test_progress_tells_stages_and_bytes(source: Path, out: Path) -> None:
     heard = Heard()
     export(ExportJob(source, out), heard)
     assert heard.stages[0] == "reading tiny"
-    assert len(heard.stages) == 6
+    assert len(heard.stages) == 7
     done, totals = zip(*heard.advances, strict=True)
     assert list(done) == sorted(set(done))
     assert set(totals) == {done[-1]}
@@ -139,7 +215,7 @@ def boom(error: BaseException) -> Callable[..., object]:
 
 
 @pytest.mark.parametrize(
-    "place", ["verify.against_reference", "decoder.build", "pack.write_text_files", "pack.finish", "onnx.save"]
+    "place", ["verify.against_reference", "decoder.build", "pack.write_text_files", "pack.finish", "decoder.onnx.save"]
 )
 @pytest.mark.parametrize(
     ("error", "seen"),
@@ -179,7 +255,9 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_byte(
     needed = export_tiny(source, out).requires.weight_bytes
     shutil.rmtree(out)
     monkeypatch.setattr("export.pipeline.decoder.build", boom(AssertionError("it began to write")))
-    monkeypatch.setattr("edgekit.files.shutil.disk_usage", lambda _: Usage(1 << 40, 0, needed - 4096))
+    monkeypatch.setattr(
+        "edgekit.files.shutil.disk_usage", lambda _: Usage(1 << 40, 0, needed - (1 << 15))
+    )  # vectors are not counted
     with pytest.raises(DiskFull):
         export_tiny(source, out)
     assert list(out.parent.iterdir()) == []

@@ -8,7 +8,7 @@ import pytest
 
 from export import reference
 from export.matrices import BundleMatrices, CheckpointMatrices
-from export.quantize.plan import plan
+from export.quantize.plan import Recipe, plan
 from tests import tiny
 from tests.export.exports import Decoder, error_of, export_tiny, opened
 
@@ -25,7 +25,7 @@ def test_it_computes_what_transformers_computes(act: str, tmp_path: Path) -> Non
     config = {**tiny.hf_config(shape), "hidden_act": act}
     (source / "config.json").write_text(json.dumps(config))
     with opened(source) as (arch, weights):
-        found = reference.logits(arch, CheckpointMatrices(arch, plan(arch, "fp32", weights), weights), IDS)
+        found = reference.logits(arch, CheckpointMatrices(arch, weights), IDS)
     assert error_of(found, TorchLlama(config, tiny.weights(shape)).logits(IDS)) <= 1e-5
 
 
@@ -40,7 +40,7 @@ def test_over_a_bundle_it_computes_what_onnxruntime_computes(
     with opened(source) as (arch, weights):
         found = reference.logits(
             arch,
-            BundleMatrices(tmp_path / "out", plan(arch, precision, weights)),  # type: ignore[arg-type]
+            BundleMatrices(tmp_path / "out", plan(arch, Recipe(precision), weights)),  # type: ignore[arg-type]
             IDS,
         )
     decoder = Decoder(tmp_path / "out", arch, exact=True)

@@ -14,11 +14,12 @@ from edgekit.arch import ModelArch
 from edgekit.errors import VerificationFailed
 from edgekit.quant import Precision
 from export import verify
-from export.families import Weights
+from export.families.weights import Weights
 from export.graph import decoder
 from export.graph.ops import WeightFile
+from export.pipeline import ExportJob, export
 from export.prompts import GOLDEN_TEXTS
-from export.quantize.plan import Plan, plan
+from export.quantize.plan import Plan, Recipe, plan, quantise
 from tests import tiny
 from tests.export.exports import Decoder, export_tiny, opened
 from tests.export.silent import Heard
@@ -31,7 +32,10 @@ Tamper = Callable[[Path], None]
 def build(folder: Path, arch: ModelArch, planned: Plan, weights: Weights) -> None:
     folder.mkdir()
     data = WeightFile(folder / contract.DATA_FILE)
-    onnx.save(decoder.build(arch, planned, weights, data, lambda _: None), str(folder / contract.MODEL_FILE))
+    onnx.save(
+        decoder.build(arch, planned, weights, lambda each: quantise(each, weights), data, lambda _: None),
+        str(folder / contract.MODEL_FILE),
+    )
     data.close()
 
 
@@ -84,7 +88,7 @@ def swap_inputs(operator: str, one: int, other: int) -> Tamper:
 
 
 GRAPHS: dict[str, Tamper] = {
-    "rotary tables of another place": overwrite("rotary.cos", lambda raw: raw[64:] + raw[:64]),
+    "rotary tables of another place": overwrite("rotary.fine_cos", lambda raw: raw[64:] + raw[:64]),
     "norm epsilon": attribute("SkipSimplifiedLayerNormalization", "epsilon", 0.5),
     "activation": attribute("QuickGelu", "alpha", 1.702),
     "interleaved rotary": attribute("GroupQueryAttention", "rotary_interleaved", 1),
@@ -97,7 +101,7 @@ GRAPHS: dict[str, Tamper] = {
 @pytest.mark.parametrize("precision", ["fp32", "int4"])
 def test_a_wrong_graph_is_refused(name: str, precision: Precision, tmp_path: Path) -> None:
     with opened(tiny.write_hf_folder(tmp_path / "tiny")) as (arch, weights):
-        planned = plan(arch, precision, weights)
+        planned = plan(arch, Recipe(precision), weights)
         build(tmp_path / "out", arch, planned, weights)
         assert check(tmp_path / "out", arch, planned, weights).error < 1e-4
         GRAPHS[name](tmp_path / "out")
@@ -107,7 +111,8 @@ def test_a_wrong_graph_is_refused(name: str, precision: Precision, tmp_path: Pat
 
 def test_a_wrong_rotary_base_is_refused(tmp_path: Path) -> None:
     with opened(tiny.write_hf_folder(tmp_path / "tiny")) as (arch, weights):
-        planned = plan(arch, "fp32", weights)
+        planned = plan(arch, Recipe("fp32"), weights)
+        assert arch.rotary is not None
         other = msgspec.structs.replace(arch, rotary=msgspec.structs.replace(arch.rotary, base=500.0))
         build(tmp_path / "out", other, planned, weights)
         with pytest.raises(VerificationFailed, match="differ from the reference by"):
@@ -117,7 +122,7 @@ def test_a_wrong_rotary_base_is_refused(tmp_path: Path) -> None:
 def test_a_wrong_layout_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """High nibbles first: the reader and the operator then mean other weights."""
     with opened(tiny.write_hf_folder(tmp_path / "tiny")) as (arch, weights):
-        planned = plan(arch, "int4", weights)
+        planned = plan(arch, Recipe("int4"), weights)
         build(tmp_path / "out", arch, planned, weights)
         monkeypatch.setattr(
             "export.quantize.codec.unpack",
@@ -134,11 +139,24 @@ def test_a_wrong_layout_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_damaged_bytes_show_in_the_quality(tmp_path: Path) -> None:
     """Damage that graph and reference both read cannot be told from quantisation, except by what it costs."""
     with opened(tiny.write_hf_folder(tmp_path / "tiny")) as (arch, weights):
-        planned = plan(arch, "fp32", weights)
+        planned = plan(arch, Recipe("fp32"), weights)
         build(tmp_path / "out", arch, planned, weights)
         assert check(tmp_path / "out", arch, planned, weights).kl < 1e-6
         overwrite("layers.0.down.weight", lambda raw: raw[:400] + raw[800:1200] + raw[800:])(tmp_path / "out")
         assert check(tmp_path / "out", arch, planned, weights).kl > 1e-3
+
+
+@pytest.mark.parametrize("factor", [0.02, 1000.0], ids=["saturated", "coarse"])
+@pytest.mark.parametrize("tensor", ["layers.0.k_scale", "layers.1.v_scale"])
+def test_wrong_scales_of_a_cache_are_refused(tensor: str, factor: float, tmp_path: Path) -> None:
+    source = tiny.write_hf_folder(tmp_path / "tiny")
+    export(ExportJob(source, tmp_path / "out", "fp32", kv="int8"), Heard())
+    with opened(source) as (arch, weights):
+        planned = plan(arch, Recipe("fp32"), weights)
+        assert check(tmp_path / "out", arch, planned, weights).kl < 0.01
+        overwrite(tensor, lambda raw: (np.frombuffer(raw, np.float32) * np.float32(factor)).tobytes())(tmp_path / "out")
+        with pytest.raises(VerificationFailed, match="cache"):
+            check(tmp_path / "out", arch, planned, weights)
 
 
 def test_activations_that_cost_too_much_are_refused() -> None:

@@ -5,8 +5,8 @@ Run by hand from the project's root when the format changes, with a new name; th
     python -m tests.golden.make_bundle llama tiny-llama-2
 
 The models are tiny and random, quantised to INT4: tests/tiny.py's llama with a context long enough for its cache to
-grow; an OPT, whose graph optimum's exporter makes (`kv: concat`); and a BERT that makes vectors (`task: embed`).
-The last two need the extra `reference`.
+grow, and the same with an INT8 cache (`cache: int8`); an OPT, whose graph optimum's exporter makes (`kv: concat`);
+and a BERT that makes vectors (`task: embed`). The last two need the extra `reference`.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from edgekit.contract import CacheType
 from export.pipeline import ExportJob, export
 from tests import tiny
 from tests.export.silent import SILENT
@@ -38,14 +39,17 @@ def _bert(folder: Path) -> Path:
     return tiny_models.write_encoder(folder)
 
 
-SOURCES: Mapping[str, Callable[[Path], Path]] = {"llama": _llama, "opt": _opt, "bert": _bert}
+SOURCES: Mapping[str, Callable[[Path], Path]] = {"llama": _llama, "llama-int8": _llama, "opt": _opt, "bert": _bert}
+CACHES: Mapping[str, CacheType] = {"llama-int8": "int8"}
 
 
 def make(kind: str, name: str) -> Path:
     """Export to bundles/`name`. Raises OutputExists if it is there, and ValueError if it is too large to commit."""
     with tempfile.TemporaryDirectory() as scratch:
         source = SOURCES[kind](Path(scratch) / f"tiny-{kind}")
-        manifest = export(ExportJob(source, FOLDER / name, "int4", name=f"tiny-{kind}"), SILENT)
+        manifest = export(
+            ExportJob(source, FOLDER / name, "int4", name=f"tiny-{kind}", kv=CACHES.get(kind, "float32")), SILENT
+        )
     if manifest.file_bytes > MAX_BYTES:
         raise ValueError(f"{manifest.file_bytes:,} bytes are too many for the repository")
     return FOLDER / name

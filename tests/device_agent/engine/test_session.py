@@ -11,14 +11,24 @@ from device_agent.engine.session import OnnxDecoder, open_decoder, open_embedder
 from device_agent.model import read_tokenizer
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.errors import BundleError, CorruptBundle, UsageError
-from tests.device_agent.bundles import CONCAT, CONTEXT, ENCODER, TINY, VOCAB, copy_to, set_fields
+from tests.device_agent.bundles import CONCAT, CONTEXT, ENCODER, INT8, TINY, VOCAB, copy_to, set_fields
 
 IDS = [(7919 * i + 13) % VOCAB for i in range(CONTEXT)]
 
 
+TOLERANCES = {TINY: 1e-4, INT8: 2e-2}
+"""Of the largest logit. The order of a sum decides the code of a value in the middle between two."""
+
+
+@pytest.fixture(scope="module", params=TOLERANCES, ids=lambda folder: folder.name)
+def folder(request: pytest.FixtureRequest) -> Path:
+    found: Path = request.param
+    return found
+
+
 @pytest.fixture(scope="module")
-def bundle() -> Bundle:
-    return open_bundle(TINY)
+def bundle(folder: Path) -> Bundle:
+    return open_bundle(folder)
 
 
 def opened(bundle: Bundle) -> OnnxDecoder:
@@ -58,11 +68,11 @@ def test_growth_changes_no_logit(decoder: OnnxDecoder, bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("sizes", [(1, 39), (39, 1), (20, 20), (1,) * 40, (7, 13, 1, 1, 18)])
 def test_a_prompt_in_chunks_gives_the_logits_of_one_pass(
-    decoder: OnnxDecoder, bundle: Bundle, sizes: tuple[int, ...]
+    decoder: OnnxDecoder, bundle: Bundle, folder: Path, sizes: tuple[int, ...]
 ) -> None:
     whole = open_decoder(bundle, threads=1).step(IDS[:40]).copy()
     *_, last = (decoder.step(IDS[decoder.length : decoder.length + size]) for size in sizes)
-    np.testing.assert_allclose(last, whole, rtol=0, atol=1e-4 * float(np.abs(whole).max()))
+    np.testing.assert_allclose(last, whole, rtol=0, atol=TOLERANCES[folder] * float(np.abs(whole).max()))
 
 
 def test_a_text_said_to_be_longer_is_read_the_same_where_length_does_not_matter(
@@ -122,6 +132,19 @@ def test_ids_outside_of_the_vocabulary_never_reach_the_graph(decoder: OnnxDecode
     with pytest.raises(ValueError, match="token ids"):
         decoder.step([1, token_id])
     assert decoder.length == 0
+
+
+def test_an_int8_cache_takes_a_quarter() -> None:
+    floats, codes = (opened(open_bundle(folder))._cache.buffers for folder in (TINY, INT8))
+    assert sum(buffer.nbytes for buffer in codes) * 4 == sum(buffer.nbytes for buffer in floats)
+
+
+@pytest.mark.parametrize(("source", "cache"), [(TINY, "int8"), (INT8, "float32")])
+def test_a_cache_of_another_type_than_the_manifest_s_is_refused(source: Path, cache: str, tmp_path: Path) -> None:
+    folder = copy_to(tmp_path, source)
+    set_fields(cache=cache)(folder)
+    with pytest.raises(CorruptBundle, match="past_key_values"):
+        open_decoder(open_bundle(folder), threads=1)
 
 
 def test_a_failing_step_is_a_bundle_error_and_appends_nothing(tmp_path: Path) -> None:

@@ -247,6 +247,7 @@ def test_a_bundle_that_lost_too_much_is_not_written(tmp_path: Path, out: Path) -
         ("decoder", {"method": "gptq"}),
         ("decoder", {"size_budget": 1 << 20}),
         ("decoder", {"rotate": True}),
+        ("decoder", {"kv": "int8"}),
         ("encoder", {"method": "gptq"}),
         ("encoder", {"max_kl": 0.1}),
     ],
