@@ -1,6 +1,7 @@
 """Where the numpy reference reads its numbers: the checkpoint, or the bytes of a finished bundle."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,22 +13,34 @@ from onnx import TensorProto, helper
 from edgekit import contract
 from edgekit.arch import ModelArch
 from edgekit.errors import VerificationFailed
+from edgekit.hardware import usable_cores
 from export.families.weights import Weights
 from export.quantize import codec
 from export.quantize.plan import Plan, PlannedMatrix, matrix_parts, parts_apart
 
 Floats = npt.NDArray[np.float32]
 Scalar = TypeVar("Scalar", np.float32, np.uint8)
-_CHUNK_VALUES = 1 << 24
+_PRODUCT_VALUES, _TILE_VALUES = 1 << 24, 1 << 19
+"""Values of a matrix that are multiplied at a time, and that are read at a time: a tile stays in the processor's cache
+while it is unpacked; a product is large enough to keep the cores busy."""
 
 
-def _by_rows(rows: int, columns: int, piece: Callable[[int, int], Floats], x: Floats) -> Floats:
+def _by_rows(rows: int, columns: int, piece: Callable[[int, int], Floats], x: Floats, *, threads: int) -> Floats:
     """x times the transpose of a matrix that is only ever seen a block of rows at a time."""
     out = np.empty((len(x), rows), np.float32)
-    step = max(1, _CHUNK_VALUES // columns)
-    for start in range(0, rows, step):
-        stop = min(start + step, rows)
-        out[:, start:stop] = x @ piece(start, stop).T
+    step, tile = (max(1, values // columns) for values in (_PRODUCT_VALUES, _TILE_VALUES))
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
+            block = np.empty((stop - start, columns), np.float32)
+
+            def fill(at: int, start: int = start, stop: int = stop, block: Floats = block) -> None:
+                end = min(at + tile, stop)
+                block[at - start : end - start] = piece(at, end)
+
+            for _ in pool.map(fill, range(start, stop, tile)):
+                pass
+            out[:, start:stop] = x @ block.T
     return out
 
 
@@ -43,7 +56,7 @@ class CheckpointMatrices:
 
     def _part(self, part: str, x: Floats) -> Floats:
         rows, columns = self._weights.shape(part)
-        out = _by_rows(rows, columns, lambda start, stop: self._weights.rows(part, start, stop), x)
+        out = _by_rows(rows, columns, lambda start, stop: self._weights.rows(part, start, stop), x, threads=1)
         bias = "lm_head.bias" if part == "embed.weight" else part.removesuffix("weight") + "bias"
         return out + self._weights.tensor(bias) if self._weights.has(bias) else out
 
@@ -78,7 +91,9 @@ class BundleMatrices:
         if spec.affine:
             means = codec.as_blocks(x, spec.block_size).mean(-1)
             x, columns = np.concatenate([x, means], axis=1), spec.columns_stored(columns)
-        out = _by_rows(planned.rows, columns, lambda start, stop: self._rows(planned, start, stop), x)
+        out = _by_rows(
+            planned.rows, columns, lambda start, stop: self._rows(planned, start, stop), x, threads=usable_cores()
+        )
         bias = "lm_head.bias" if name == "embed" else f"{name}.bias"
         return out + self._floats(bias) if bias in self._tensors else out
 

@@ -91,14 +91,15 @@ def against_reference(
     plain = msgspec.structs.replace(arch, rotated=False)
     source = reference.logits(plain, CheckpointMatrices(plain, weights), probe)
     with Segments(folder, arch, layer_bytes, exact=False) as segments:
-        (found,), _ = segments.run([probe], [segments.empty()])
+        # The prompts go along: of a large model, each run opens and reads everything.
+        (found, *answers), (_, *pasts) = segments.run([probe, *prompts], [segments.empty() for _ in (probe, *prompts)])
         _check_near(found, expected)
         kl, same = divergence(source, found)
         if not np.isfinite(kl):
             raise VerificationFailed("the checkpoint's own logits are not finite numbers")
         step("recording golden tokens")
         length = GOLDEN_TOKENS if arch.parameters < LARGE_PARAMETERS else GOLDEN_TOKENS_OF_LARGE
-        recorded = golden(segments, prompts, eos, tokens=length)
+        recorded = continued(segments, prompts, answers, pasts, eos=eos, tokens=length)
     return Report(error, kl, same, len(probe), recorded)
 
 
@@ -143,14 +144,31 @@ class Runner(Protocol):
         """Logits [tokens, vocab] and the new cache of each sequence."""
 
 
-def golden(
-    runner: Runner, prompts: Sequence[Sequence[int]], eos: Sequence[int], *, tokens: int = GOLDEN_TOKENS
+def golden(runner: Runner, prompts: Sequence[Sequence[int]], eos: Sequence[int]) -> tuple[Golden, ...]:
+    """Greedy continuations of all prompts."""
+    logits, pasts = runner.run(prompts, [runner.empty() for _ in prompts])
+    return continued(runner, prompts, logits, pasts, eos=eos, tokens=GOLDEN_TOKENS)
+
+
+def continued(
+    runner: Runner,
+    prompts: Sequence[Sequence[int]],
+    logits: Sequence[Floats],
+    pasts: Sequence[Cache],
+    *,
+    eos: Sequence[int],
+    tokens: int,
 ) -> tuple[Golden, ...]:
-    """Greedy continuations of all prompts side by side: a large model is read once a token, not once per prompt."""
-    growing = [_Continuation(list(prompt), runner.empty()) for prompt in prompts]
+    """Greedy continuations of prompts that were read, side by side: a large model is read once a token, not per prompt.
+
+    `logits` and `pasts` are what `runner` gave for each prompt.
+    """
+    growing = [_Continuation([], past) for past in pasts]
+    for each, read in zip(growing, logits, strict=True):
+        each.add(read[-1])
     while alive := [each for each in growing if not each.ended(eos, tokens)]:
-        logits, pasts = runner.run([each.following for each in alive], [each.past for each in alive])
-        for each, last, past in zip(alive, logits, pasts, strict=True):
+        found, grown = runner.run([each.following for each in alive], [each.past for each in alive])
+        for each, last, past in zip(alive, found, grown, strict=True):
             each.past = past
             each.add(last[-1])
     return tuple(
@@ -169,7 +187,7 @@ class _Continuation:
     sure: int = 0
 
     def ended(self, eos: Sequence[int], tokens: int) -> bool:
-        return len(self.tokens) == tokens or (bool(self.tokens) and self.tokens[-1] in eos)
+        return len(self.tokens) == tokens or self.tokens[-1] in eos
 
     def add(self, logits: Floats) -> None:
         token = int(logits.argmax())

@@ -71,7 +71,7 @@ def _export_decoder(job: "ExportJob", named: pack.Named, checkpoint: Checkpoint,
             report = proof.of_decoder(
                 made, arch, probe=prompts.probe, prompts=prompts.golden, eos=tokens.eos, step=progress.stage
             )
-        if job.max_kl is not None and report.kl > job.max_kl:
+        if job.max_kl is not None and not report.kl <= job.max_kl:
             raise QualityTooLow(f"KL to the source is {report.kl:.4f} nats, and --max-kl allows {job.max_kl}")
         pack.write_text_files(folder, text)
         progress.stage("hashing")

@@ -154,12 +154,13 @@ def stored_values(matrix: QuantisedMatrix) -> Floats:
     """What the operator multiplies: [rows, columns_stored], the block means' columns of affine matrices last."""
     spec = matrix.spec
     blocks = spec.blocks(matrix.columns)
-    values = unpack(matrix.packed, spec.bits, spec.block_size).astype(np.float32)
-    zeros: Floats = np.full((matrix.rows, blocks), 1 << (spec.bits - 1), np.float32)
-    if matrix.zero_points is not None:
-        zeros = unpack(matrix.zero_points, spec.bits, blocks).astype(np.float32)
-    stored = ((values - zeros[..., None]) * matrix.scales[..., None]).reshape(matrix.rows, -1)
-    return stored[:, : spec.columns_stored(matrix.columns)]
+    values: Floats = unpack(matrix.packed, spec.bits, spec.block_size).astype(np.float32)
+    if matrix.zero_points is None:
+        values -= np.float32(1 << (spec.bits - 1))
+    else:
+        values -= unpack(matrix.zero_points, spec.bits, blocks)[..., None]
+    values *= matrix.scales[..., None]
+    return values.reshape(matrix.rows, -1)[:, : spec.columns_stored(matrix.columns)]
 
 
 def dequantise(matrix: QuantisedMatrix) -> Floats:

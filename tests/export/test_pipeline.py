@@ -1,6 +1,7 @@
 import errno
 import json
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 
 from edgekit import contract
 from edgekit.bundle import open_bundle, problems
+from edgekit.contract import CACHE_TYPES
 from edgekit.errors import (
+    BudgetTooSmall,
     CalibrationTooShort,
     DiskFull,
     EdgekitError,
@@ -166,6 +169,15 @@ def test_an_int8_cache_goes_with_budgets_and_rotation(rotate: bool, source: Path
     sizes = {entry.path: entry.size for entry in manifest.files}
     assert sizes[contract.MODEL_FILE] + sizes[contract.DATA_FILE] <= 250_000
     assert manifest.cache == "int8"
+
+
+def test_a_budget_counts_the_scales(source: Path, tmp_path: Path) -> None:
+    taken = {}
+    for kv in CACHE_TYPES:
+        with pytest.raises(BudgetTooSmall, match="alone take") as caught:
+            export(ExportJob(source, tmp_path / kv, kv=kv, size_budget=1), Heard())
+        taken[kv] = int("".join(re.findall(r"take ([\d,]+) bytes", str(caught.value))).replace(",", ""))
+    assert taken["int8"] - taken["float32"] == 4 * 2 * 2 * 2 * 16  # keys and values of two layers, two heads of 16
 
 
 def test_names_and_version_are_those_that_were_given(source: Path, out: Path) -> None:

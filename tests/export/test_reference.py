@@ -36,7 +36,7 @@ def test_over_a_bundle_it_computes_what_onnxruntime_computes(
 ) -> None:
     source = tiny.write_gguf(tmp_path / "tiny.gguf", tiny.Config(tied=True), tensor_type=stored)
     export_tiny(source, tmp_path / "out", precision)  # type: ignore[arg-type]
-    monkeypatch.setattr("export.matrices._CHUNK_VALUES", 64 * 7)  # matrices in many pieces
+    monkeypatch.setattr("export.matrices._PRODUCT_VALUES", 64 * 7)  # matrices in many pieces
     with opened(source) as (arch, weights):
         found = reference.logits(
             arch,
