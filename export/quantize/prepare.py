@@ -23,7 +23,7 @@ from export.quantize.plan import Choice, Choices, Plan, PlannedMatrix, Recipe
 
 Ids = npt.NDArray[np.int64]
 
-PROBE_ROWS, PROBE_TOKENS = 4, 128
+PROBE_ROWS, PROBE_TOKENS = 3, 96
 """Of the calibration text, what sensitivity is measured on: every matrix of the model costs as many tokens."""
 
 _GRAPH_BYTES_PER_LAYER = 7_000
