@@ -84,6 +84,8 @@ def program(*, debug: bool) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    if not debug:  # it warns whenever a request waits a moment for a thread; a full queue is answered with 503
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
 def print_json(value: object) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -190,3 +191,17 @@ def test_every_verb_that_is_installed_has_a_unique_name() -> None:
     names = [entry.name for entry in importlib.metadata.entry_points(group="edgekit.verbs")]
     assert names
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(("words", "warned"), [([], "False"), (["--debug"], "True")], ids=["plain", "debug"])
+def test_a_request_that_waits_for_a_thread_is_no_warning(words: list[str], warned: str) -> None:
+    code = (
+        "import contextlib, logging\n"
+        "from edgekit.cli import program\n"
+        "from edgekit.errors import EdgekitError\n"
+        "with contextlib.suppress(EdgekitError):\n"
+        f"    program([*{words!r}, 'inspect', 'nowhere'], standalone_mode=False)\n"
+        "print(logging.getLogger('waitress.queue').isEnabledFor(logging.WARNING))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == warned
