@@ -22,7 +22,7 @@ from export.graph import attention
 from export.graph.decoder import boundary
 
 Floats = npt.NDArray[np.float32]
-SEGMENT_BYTES = 320 << 20
+SEGMENT_BYTES = 240 << 20
 """onnxruntime holds a mapped and a packed copy while it opens a graph: at most twice this at a time."""
 
 _FLOAT_ACTIVATIONS = 1
