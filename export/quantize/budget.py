@@ -42,12 +42,29 @@ class Upgrade:
 
 
 def allocate(options: Mapping[str, Sequence[Option]], budget_bytes: int) -> dict[str, Option]:
-    """One option for each matrix. Raises BudgetTooSmall if even the smallest ones are too large."""
+    """One option for each matrix. Raises BudgetTooSmall if even the smallest ones are too large.
+
+    Steps taken one by one cannot see past a large matrix, as the embedding of a small model is: what they spend on
+    others no longer buys its step. So each option of the largest one is tried, and the plan that costs least kept.
+    """
     hulls = {unit: hull(each) for unit, each in options.items()}
+    smallest = sum(each[0].bytes for each in hulls.values())
+    if smallest > budget_bytes:
+        raise BudgetTooSmall(f"its smallest weights take {smallest:,} bytes, and {budget_bytes:,} are left")
+    largest = max(hulls, key=lambda unit: hulls[unit][-1].bytes, default=None)
+    if largest is None:
+        return {}
+    plans = [
+        _greedy(hulls | {largest: [option]}, budget_bytes)
+        for option in hulls[largest]
+        if smallest - hulls[largest][0].bytes + option.bytes <= budget_bytes
+    ]
+    return min(plans, key=lambda plan: sum(option.kl for option in plan.values()))
+
+
+def _greedy(hulls: Mapping[str, Sequence[Option]], budget_bytes: int) -> dict[str, Option]:
     chosen = {unit: each[0] for unit, each in hulls.items()}
     left = budget_bytes - sum(option.bytes for option in chosen.values())
-    if left < 0:
-        raise BudgetTooSmall(f"its smallest weights take {budget_bytes - left:,} bytes, and {budget_bytes:,} are left")
     upgrades = [
         Upgrade(unit, worse, better) for unit, each in hulls.items() for worse, better in itertools.pairwise(each)
     ]

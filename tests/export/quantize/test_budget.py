@@ -115,3 +115,14 @@ def test_a_second_step_is_not_taken_without_the_first() -> None:
     """The step from 30 to 31 bytes would fit, but the option is 31 bytes, and 12 are left."""
     unit = [option(10, 1.0), option(30, 0.5), option(31, 0.499)]
     assert allocate({"one": unit}, 22) == {"one": unit[0]}
+
+
+def test_steps_of_small_matrices_do_not_keep_a_large_one_from_its_own() -> None:
+    small, large = Choice(QuantSpec(4, 32), "round"), Choice(QuantSpec(8, 64), "round")
+    options = {
+        "embed": [Option(small, 100, 0.15), Option(large, 200, 0.0)],
+        **{f"layers.{i}.o": [Option(small, 10, 0.02), Option(large, 20, 0.0)] for i in range(2)},
+    }  # a byte buys more in the layers, but once they have theirs, the embedding's step no longer fits
+    found = allocate(options, 225)
+    assert found["embed"].choice is large
+    assert sum(option.kl for option in found.values()) == pytest.approx(0.04)
