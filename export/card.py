@@ -15,7 +15,7 @@ _QUALITY: Mapping[str, tuple[str, str]] = {
     "reference_perplexity": ("perplexity of the source", "{:.3f}"),
     "cosine": ("cosine between vectors", "{:.4f}"),
     "verification_error": (
-        "largest difference from a numpy reference of these bytes",
+        "largest difference from an independent computation of these bytes",
         "{:.3%} of the largest logit",
     ),
 }

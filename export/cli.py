@@ -80,7 +80,7 @@ Examples:
     type=click.Choice(("rtn", "gptq")),
     default="rtn",
     show_default=True,
-    help="Rounding of INT4: to nearest, or calibrated (slower; a third of the loss).",
+    help="Rounding of INT4: to nearest, or calibrated (slower, nearer to the original).",
 )
 @click.option(
     "--kv",
@@ -89,7 +89,11 @@ Examples:
     show_default=True,
     help="Cached keys and values: int8 takes a quarter of the memory; long prompts are read slower.",
 )
-@click.option("--size-budget", type=Size(), help="Largest model, for instance 92MB: layouts are chosen by measurement.")
+@click.option(
+    "--size-budget",
+    type=Size(),
+    help="Largest model, for instance 92MB: layouts and block sizes are chosen by measurement.",
+)
 @click.option(
     "--calibration",
     default="self",
