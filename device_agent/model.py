@@ -38,7 +38,7 @@ from device_agent.engine.scheduler import QueuedAnswer, Scheduler
 from device_agent.engine.session import open_decoder, open_embedder
 from edgekit import contract
 from edgekit.bundle import Bundle, changed_files, open_bundle
-from edgekit.chat import MAX_TEMPLATE_CHARS, ChatTemplate, Message
+from edgekit.chat import Message, bundle_template
 from edgekit.errors import CorruptBundle, InvalidRequest
 from edgekit.hardware import usable_cores
 from edgekit.manifest import Manifest
@@ -57,7 +57,7 @@ class Model:
         self.bundle = bundle
         self.loaded_at = int(time.time())
         tokens = bundle.manifest.tokens
-        self._encoder = PromptEncoder(tokenizer, _template(bundle, tokenizer), bos=tokens.bos)
+        self._encoder = PromptEncoder(tokenizer, bundle_template(bundle, tokenizer.id_to_token), bos=tokens.bos)
         self._scheduler = Scheduler(
             decoder, tokenizer, tokens.eos, vocab=bundle.manifest.arch.vocab, queue_limit=queue_limit
         )
@@ -236,18 +236,9 @@ def read_tokenizer(bundle: Bundle) -> tokenizers.Tokenizer:
     """The bundle's tokenizer.json. Raises CorruptBundle."""
     raw = bundle.read(contract.TOKENIZER_FILE, limit_bytes=_MAX_TOKENIZER_BYTES)
     try:
-        return tokenizers.Tokenizer.from_buffer(raw)
+        tokenizer = tokenizers.Tokenizer.from_buffer(raw)
     except Exception as error:  # the library raises plain Exception
         raise CorruptBundle(str(bundle.folder), f"{contract.TOKENIZER_FILE}: {error}") from error
-
-
-def _template(bundle: Bundle, tokenizer: tokenizers.Tokenizer) -> ChatTemplate | None:
-    if not bundle.has(contract.CHAT_TEMPLATE_FILE):
-        return None
-    source = bundle.read(contract.CHAT_TEMPLATE_FILE, limit_bytes=4 * MAX_TEMPLATE_CHARS)
-    tokens = bundle.manifest.tokens
-    bos = "" if tokens.bos is None else tokenizer.id_to_token(tokens.bos) or ""
-    try:
-        return ChatTemplate(source.decode(), bos=bos, eos=tokenizer.id_to_token(tokens.eos[0]) or "")
-    except UnicodeDecodeError as error:
-        raise CorruptBundle(str(bundle.folder), f"{contract.CHAT_TEMPLATE_FILE}: {error}") from error
+    tokenizer.no_truncation()  # a tokenizer.json may ask for both, with lengths of its author's own
+    tokenizer.no_padding()
+    return tokenizer

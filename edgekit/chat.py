@@ -7,13 +7,15 @@ evaluation, so both see the same prompt.
 
 import datetime
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 import jinja2
 import jinja2.sandbox
 import msgspec
 
+from edgekit import contract
+from edgekit.bundle import Bundle
 from edgekit.errors import CorruptBundle, TemplateError
 
 MAX_TEMPLATE_CHARS = 256 << 10
@@ -67,6 +69,23 @@ class ChatTemplate:
         except Exception as error:  # a template is a program of someone else's: anything may come out of it
             raise TemplateError(f"{type(error).__name__}: {error}"[:500]) from error
         return "".join(pieces)
+
+
+def template_of(source: str, *, bos: int | None, eos: int, token: Callable[[int], str | None]) -> ChatTemplate:
+    """A template that may write the tokens with these ids; `token` spells an id. Raises CorruptBundle."""
+    return ChatTemplate(source, bos="" if bos is None else token(bos) or "", eos=token(eos) or "")
+
+
+def bundle_template(bundle: Bundle, token: Callable[[int], str | None]) -> ChatTemplate | None:
+    """A bundle's own template, None if it has none. Raises CorruptBundle."""
+    if not bundle.has(contract.CHAT_TEMPLATE_FILE):
+        return None
+    source = bundle.read(contract.CHAT_TEMPLATE_FILE, limit_bytes=4 * MAX_TEMPLATE_CHARS)
+    tokens = bundle.manifest.tokens
+    try:
+        return template_of(source.decode(), bos=tokens.bos, eos=tokens.eos[0], token=token)
+    except UnicodeDecodeError as error:
+        raise CorruptBundle(str(bundle.folder), f"{contract.CHAT_TEMPLATE_FILE}: {error}") from error
 
 
 def _raise(message: object) -> NoReturn:

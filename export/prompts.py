@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-import tokenizers
-
 from edgekit.arch import ModelArch
-from edgekit.chat import ChatTemplate, Message
+from edgekit.chat import Message
 from edgekit.errors import CheckpointError
 from export.checkpoints import TextFiles
 from export.verify import GOLDEN_TOKENS, LARGE_PARAMETERS
@@ -44,18 +42,14 @@ def prompts_for(text: TextFiles, arch: ModelArch) -> Prompts:
     Raises CheckpointError if the tokenizer makes ids that the model does not have, TemplateError if the chat template
     refuses a plain question.
     """
-    tokenizer = tokenizers.Tokenizer.from_str(text.tokenizer_json.decode())
+    tokenizer, template = text.tokenizer(), text.template()
 
     def encode(content: str) -> list[int]:
         return list(tokenizer.encode(content, add_special_tokens=False).ids)
 
-    def written(token: int | None) -> str:
-        return "" if token is None else tokenizer.id_to_token(token) or ""
-
     first = [text.bos_id] if text.add_bos and text.bos_id is not None else []
     golden = [first + encode(content) for content in GOLDEN_TEXTS]
-    if text.chat_template is not None:
-        template = ChatTemplate(text.chat_template, bos=written(text.bos_id), eos=written(text.eos_ids[0]))
+    if template is not None:
         golden.append(encode(template.render([Message(role="user", content=GOLDEN_QUESTION)])))
     probe = encode(PROBE_TEXT)
     largest = max(token for ids in (probe, text.eos_ids, *golden) for token in ids)

@@ -6,7 +6,10 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 import numpy as np
+import tokenizers
 from numpy.typing import NDArray
+
+from edgekit.chat import ChatTemplate, template_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,20 @@ class TextFiles:
     eos_ids: tuple[int, ...]
     pad_id: int | None
     add_bos: bool
+
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        """`tokenizer_json`, open; it neither cuts nor fills texts, whatever lengths the file asks for."""
+        made = tokenizers.Tokenizer.from_str(self.tokenizer_json.decode())
+        made.no_truncation()
+        made.no_padding()
+        return made
+
+    def template(self) -> ChatTemplate | None:
+        """The chat template, None if there is none. Raises CorruptBundle if it is not a template."""
+        if self.chat_template is None:
+            return None
+        token = self.tokenizer().id_to_token
+        return template_of(self.chat_template, bos=self.bos_id, eos=self.eos_ids[0], token=token)
 
 
 class Checkpoint(Protocol):

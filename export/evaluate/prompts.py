@@ -6,7 +6,7 @@ import tokenizers
 
 from edgekit import contract
 from edgekit.bundle import Bundle
-from edgekit.chat import MAX_TEMPLATE_CHARS, ChatTemplate, Message
+from edgekit.chat import Message, bundle_template
 from edgekit.errors import CorruptBundle
 from export.evaluate.questions import Question
 
@@ -23,7 +23,7 @@ class Prompts:
         tokens = bundle.manifest.tokens
         self.tokenizer = read_tokenizer(bundle)
         self.eos = frozenset(tokens.eos)
-        self._template = None if raw else _template(bundle, self.tokenizer)
+        self._template = None if raw else bundle_template(bundle, self.tokenizer.id_to_token)
         self._start = [] if tokens.bos is None else [tokens.bos]
 
     def prompt(self, question: Question, shots: Sequence[Question]) -> str:
@@ -60,18 +60,9 @@ def read_tokenizer(bundle: Bundle) -> tokenizers.Tokenizer:
     """The bundle's tokenizer. Raises CorruptBundle."""
     raw = bundle.read(contract.TOKENIZER_FILE, limit_bytes=_MAX_TOKENIZER_BYTES)
     try:
-        return tokenizers.Tokenizer.from_buffer(raw)
+        tokenizer = tokenizers.Tokenizer.from_buffer(raw)
     except Exception as error:  # the library raises plain Exception
         raise CorruptBundle(str(bundle.folder), f"{contract.TOKENIZER_FILE}: {error}") from error
-
-
-def _template(bundle: Bundle, tokenizer: tokenizers.Tokenizer) -> ChatTemplate | None:
-    if not bundle.has(contract.CHAT_TEMPLATE_FILE):
-        return None
-    source = bundle.read(contract.CHAT_TEMPLATE_FILE, limit_bytes=4 * MAX_TEMPLATE_CHARS)
-    tokens = bundle.manifest.tokens
-    bos = "" if tokens.bos is None else tokenizer.id_to_token(tokens.bos) or ""
-    try:
-        return ChatTemplate(source.decode(), bos=bos, eos=tokenizer.id_to_token(tokens.eos[0]) or "")
-    except UnicodeDecodeError as error:
-        raise CorruptBundle(str(bundle.folder), f"{contract.CHAT_TEMPLATE_FILE}: {error}") from error
+    tokenizer.no_truncation()  # a tokenizer.json may ask for both, with lengths of its author's own
+    tokenizer.no_padding()
+    return tokenizer

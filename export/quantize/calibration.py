@@ -9,7 +9,7 @@ import tokenizers
 
 from edgekit import contract
 from edgekit.arch import ModelArch
-from edgekit.chat import ChatTemplate, Message
+from edgekit.chat import Message
 from edgekit.errors import CalibrationTooShort, CheckpointError, CheckpointNotFound, TemplateError
 from export.checkpoints import TextFiles
 from export.checkpoints.extents import read_start
@@ -44,7 +44,7 @@ def from_file(path: Path, text: TextFiles, arch: ModelArch, rows: int = ROWS) ->
     if not path.is_file():
         raise CheckpointNotFound(f"{path}: there is no such text file")
     content = read_start(path, MAX_TEXT_BYTES).decode("utf-8", "replace")
-    tokenizer = tokenizers.Tokenizer.from_str(text.tokenizer_json.decode())
+    tokenizer = text.tokenizer()
     ids = np.asarray(tokenizer.encode(content, add_special_tokens=False).ids, np.int64)
     length = min(ROW_TOKENS, arch.context)
     rows = min(rows, len(ids) // length)
@@ -63,7 +63,7 @@ def from_model(
     """Rows that the model itself writes, by an INT8 graph of it that is made in `folder` for the occasion."""
     plan = planning.plan(arch, Recipe("int8"), weights)
     decoder.save(folder, arch, plan, weights, lambda each: planning.quantise(each, weights), lambda _: None)
-    tokenizer = tokenizers.Tokenizer.from_str(text.tokenizer_json.decode())
+    tokenizer = text.tokenizer()
     first = text.bos_id if text.bos_id is not None else text.eos_ids[0]
     added = set(tokenizer.get_added_tokens_decoder())
     ordinary = [token for token in range(min(tokenizer.get_vocab_size(), arch.vocab)) if token not in added]
@@ -74,14 +74,9 @@ def from_model(
 
 def _opened_turn(text: TextFiles, tokenizer: tokenizers.Tokenizer) -> list[int] | None:
     """Ids of a user's turn up to its first word, as the chat template writes it; None without a usable template."""
-    if text.chat_template is None:
+    template, marker = text.template(), "edgekit"
+    if template is None:
         return None
-
-    def written(token: int | None) -> str:
-        return "" if token is None else tokenizer.id_to_token(token) or ""
-
-    marker = "edgekit"
-    template = ChatTemplate(text.chat_template, bos=written(text.bos_id), eos=written(text.eos_ids[0]))
     try:
         opened = template.render([Message(role="user", content=marker)]).partition(marker)[0]
     except TemplateError:
