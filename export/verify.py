@@ -20,6 +20,7 @@ from edgekit.arch import ModelArch
 from edgekit.errors import VerificationFailed
 from edgekit.manifest import Golden
 from export import reference
+from export.divergence import divergence
 from export.families.weights import Weights
 from export.matrices import BundleMatrices, CheckpointMatrices
 from export.quantize.plan import Plan
@@ -116,22 +117,6 @@ def _check_near(found: Floats, expected: Floats) -> None:
         raise VerificationFailed(
             f"rounded activations (and cache, if it is INT8) cost {kl:.3f} nats, more than {MAX_KL_OF_ACTIVATIONS}"
         )
-
-
-def divergence(source: Floats, found: Floats) -> tuple[float, float]:
-    """Mean KL(source || found) in nats, and the share of positions with the same most likely token."""
-    kl, same = 0.0, 0
-    for one, other in zip(source, found, strict=True):  # in double precision, position by position to save memory
-        p, q = _log_softmax(one), _log_softmax(other)
-        kl += float((np.exp(p) * (p - q)).sum())
-        same += int(one.argmax() == other.argmax())
-    return kl / len(source), same / len(source)
-
-
-def _log_softmax(logits: Floats) -> npt.NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max()
-    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
-    return result
 
 
 class Runner(Protocol):

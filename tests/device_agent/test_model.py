@@ -1,5 +1,6 @@
 """`Model`: a bundle in this process."""
 
+import json
 import re
 import shutil
 import threading
@@ -218,6 +219,22 @@ def test_a_changed_file_is_refused(name: str, tmp_path: Path) -> None:
     (folder / name).write_bytes(raw)
     with pytest.raises(CorruptBundle, match=re.escape(name)):
         Model.open(folder)
+
+
+def test_a_tokenizer_that_would_cut_or_fill_texts_does_not(tmp_path: Path, model: Model) -> None:
+    folder = copy_to(tmp_path)
+    file = folder / "tokenizer.json"
+    wish = {
+        "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
+        "padding": {
+            "strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": None,
+            "pad_id": 0, "pad_type_id": 0, "pad_token": "x",
+        },
+    }  # fmt: skip
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | wish), encoding="utf-8")
+    seal(folder)
+    with Model.open(folder, threads=1) as wished:
+        assert wished.text_prompt("hello the hello the") == model.text_prompt("hello the hello the")
 
 
 def test_a_changed_tokenizer_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
