@@ -11,8 +11,6 @@ is one (Leviathan et al. 2023). No guess changes what is generated, see `verifie
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 from device_agent.engine.rows import Floats, Rows
@@ -144,12 +142,12 @@ def _agreeing(ids: Sequence[int], place: int) -> int:
 
 _STEPS = (1, 2, 3, 4, 6, 9, 17, 32)
 """Matches of these lengths and up to the next are judged together; 0 is for guessers that know of no match."""
-_PRIOR = (0.6, 0.4, 0.5, 0.7, 0.85, 0.9, 0.92, 0.95, 0.98)
+_PRIOR = (0.6, 0.4, 0.5, 0.6, 0.75, 0.8, 0.9, 0.95, 0.98)
 """What is believed of each before anything is known."""
-_PRIOR_WEIGHT = 4.0
+_PRIOR_WEIGHT = 8.0
 _MEMORY = 0.97
 """Weight of the past against one more guess: some thirty guesses count."""
-_GAIN = 1.03
+_GAIN = 1.05
 """Tokens a second must promise to grow by so much, or no guess is made."""
 _FIRST_PROBE, _LAST_PROBE = 16, 256
 """Plain steps between two trials of a guesser that did not pay and whose guesses nobody could watch."""
@@ -226,3 +224,148 @@ _STEP_OF = tuple(sum(length >= least for least in _STEPS) for length in range(_S
 
 def _step_of(match: int) -> int:
     return _STEP_OF[min(match, _STEPS[-1])]
+
+
+# --- guesses from a smaller model -----------------------------------------------------------
+
+_CHUNK_TOKENS = 128
+_READ_AHEAD = 32
+"""Catching up with more tokens than this says nothing about what a guess usually costs."""
+
+
+class Vocabulary(Protocol):
+    """What is needed of `tokenizers.Tokenizer`."""
+
+    def get_vocab(self, with_added_tokens: bool = True) -> Mapping[str, int]:  # noqa: FBT001, FBT002 - as it has it
+        """Ids by the tokens' texts."""
+
+
+def check_same_vocabulary(model: Vocabulary, draft: Vocabulary, *, name: str) -> None:
+    """Raises UsageError if the draft model `name` gives other ids to tokens: its guesses would be other words."""
+    ours, theirs = model.get_vocab(), draft.get_vocab()
+    if ours != theirs:
+        differing = sum(theirs.get(token) != at for token, at in ours.items()) + len(theirs.keys() - ours.keys())
+        raise UsageError(f"{name} cannot guess for this model: {differing:,} tokens differ between their tokenizers.")
+
+
+class ModelDrafter:
+    """Greedy guesses of a smaller model with the same tokenizer, in the first of its `rows`.
+
+    Serves one request after the other: what the row holds is kept as far as the text agrees. `vocab` is the larger
+    model's; ids that it does not have are never guessed. An error is logged once, and ends the guessing alone.
+    """
+
+    def __init__(self, rows: Rows, *, vocab: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.guess_s = 0.0
+        """Seconds that a guess takes, a moving average; 0 before the first."""
+        self._rows = rows
+        self._vocab = vocab
+        self._clock = clock
+        self._held: list[int] = []  # what the row has read
+        self._failed = False
+
+    def propose(self, ids: Sequence[int], most: int) -> Sequence[int]:
+        """As Drafter; fewer guesses where the smaller model's context ends."""
+        most = min(most, self._rows.context_tokens - len(ids) + 1)  # nobody reads the last one
+        if self._failed or most < 1:
+            return ()
+        try:
+            return self._guesses(ids, most)
+        except Exception:  # whatever it is, the request needs no guesses
+            log.exception("The draft model failed, and is not used any more")
+            self._failed = True
+            return ()
+
+    def _guesses(self, ids: Sequence[int], most: int) -> Sequence[int]:
+        started, held = self._clock(), _common(self._held, ids)
+        guesses = [self._likeliest(self._read(ids, min(held, len(ids) - 1)))]
+        while len(guesses) < most:
+            logits = self._rows.decode({0: guesses[-1]})
+            self._held.append(guesses[-1])
+            guesses.append(self._likeliest(logits))
+        if len(ids) - held <= _READ_AHEAD:
+            each_s = (self._clock() - started) / most
+            self.guess_s = 0.8 * self.guess_s + 0.2 * each_s if self.guess_s else each_s
+        return guesses
+
+    def _read(self, ids: Sequence[int], held: int) -> Floats:
+        """Keep the first `held` tokens of the row, read the others; logits [1, vocab]."""
+        self._rows.truncate(0, held)
+        del self._held[held:]
+        while True:
+            chunk = ids[len(self._held) : len(self._held) + _CHUNK_TOKENS]
+            logits = self._rows.read(0, chunk)
+            self._held += chunk
+            if len(self._held) == len(ids):
+                return logits
+
+    def _likeliest(self, logits: Floats) -> int:
+        return int(logits[0, : self._vocab].argmax())
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens at their beginnings agree."""
+    size = min(len(first), len(second))
+    return next((at for at in range(size) if first[at] != second[at]), size)
+
+
+# --- both together --------------------------------------------------------------------------
+
+
+class Guesser:
+    """What to verify in a request's next step: from its own text or from a smaller model, whichever promises more.
+
+    Nobody needs to tell it what became of its guesses: the next call sees the text. So it also learns from guesses
+    that were not worth verifying, which cost nothing, and notices at once where a text begins to repeat another one.
+    """
+
+    def __init__(self, model: ModelDrafter | None = None) -> None:
+        self._text = NgramDrafter()
+        self._text_lengths = DraftLengths()
+        self._model = model
+        self._model_lengths = DraftLengths()
+        self._watch: Callable[[Sequence[int]], None] = lambda _: None
+
+    def guess(self, ids: Sequence[int], *, room: int, cost: Cost) -> Sequence[int]:
+        """At most `room` guesses of what follows `ids` (prompt and answer); none where a plain step is faster.
+
+        `cost` is that of a step of the model that is to verify them.
+        """
+        self._watch(ids)
+        self._watch = lambda _: None
+        room = min(room, MOST_GUESSES)
+        if room < 1:
+            return ()
+        found = self._text.propose(ids, room)
+        match = self._text.match
+        count, rate = self._text_lengths.best(cost, match=match) if found else (0, 1 / max(cost(1), _SOON))
+        if self._model and (drafts := self._from_model(self._model, ids, room=room, cost=cost, needed=rate)):
+            self._watch = _watch(self._model_lengths, len(ids), drafts, match=0)
+            return drafts
+        drafts = found[:count]
+        self._watch = _watch(self._text_lengths, len(ids), found[: max(count, 1)], match=match)
+        return drafts
+
+    def _from_model(
+        self, model: ModelDrafter, ids: Sequence[int], *, room: int, cost: Cost, needed: float
+    ) -> Sequence[int]:
+        def whole(tokens: int) -> float:
+            return cost(tokens) + (tokens - 1) * model.guess_s
+
+        count, rate = self._model_lengths.best(whole)
+        if not count:
+            count = self._model_lengths.most(whole)  # perhaps it is time for a trial
+        elif rate <= needed:
+            return ()
+        return model.propose(ids, min(count, room))
+
+
+def _watch(lengths: DraftLengths, at: int, guesses: Sequence[int], *, match: int) -> Callable[[Sequence[int]], None]:
+    """Learns from what came at `at` instead of the guesses, once the text has it."""
+
+    def learn(ids: Sequence[int]) -> None:
+        came = ids[at : at + len(guesses)]
+        accepted = _common(guesses, came)
+        lengths.note(len(guesses) if accepted < len(came) else accepted, accepted, match=match)
+
+    return learn
