@@ -19,6 +19,7 @@ vectors = EmbeddingModel.open("my-encoder").embed(["a text", "another one"])  # 
 ```
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ import numpy.typing as npt
 import tokenizers
 
 from device_agent.engine.answers import QueuedAnswer
+from device_agent.engine.drafting import Guesser
 from device_agent.engine.embed import Embedder
 from device_agent.engine.prompt import PromptEncoder
 from device_agent.engine.records import GREEDY, EngineSettings, EngineState, Generation, Sampling
@@ -65,35 +67,28 @@ class Model:
         def reopen(threads: int) -> Rows:
             return _checked(bundle, lambda: open_rows(bundle, threads=threads))
 
-        self._scheduler = Scheduler(rows, reopen, language, settings)
+        self._scheduler = Scheduler(rows, reopen, language, settings, guess=Guesser if settings.guess else None)
         self._scheduler.start()
 
     @classmethod
-    def open(
-        cls,
-        folder: str | Path,
-        *,
-        threads: int | None = None,
-        queue_limit: int = 16,
-        settings: EngineSettings | None = None,
-    ) -> Self:
+    def open(cls, folder: str | Path, *, threads: int | None = None, engine: EngineSettings | None = None) -> Self:
         """Check every file's hash and load the model on `threads` threads (default: the physical cores).
 
-        `settings` has everything else that can be turned, and comes before the other two. Raises NotABundle,
+        `engine` says how requests share the machine; `threads` counts before its own. Raises NotABundle,
         UnsupportedFormat, CorruptBundle or UnsafePath, and UsageError for settings out of range or for a bundle that
         does not generate.
         """
         bundle = open_bundle(Path(folder))
-        if settings is None:
-            settings = EngineSettings(threads=threads, queue_limit=queue_limit)
-        on_threads = usable_cores() if settings.threads is None else settings.threads
+        engine = engine or EngineSettings()
+        if threads is None:
+            threads = usable_cores() if engine.threads is None else engine.threads
 
         def load() -> tuple[tokenizers.Tokenizer, Rows]:
-            rows = open_rows(bundle, threads=on_threads)
+            rows = open_rows(bundle, threads=threads)
             return read_tokenizer(bundle), rows
 
         tokenizer, rows = _checked(bundle, load)
-        return cls(bundle, rows, tokenizer, settings=settings)
+        return cls(bundle, rows, tokenizer, settings=dataclasses.replace(engine, threads=threads))
 
     @property
     def manifest(self) -> Manifest:

@@ -11,7 +11,7 @@ from device_agent.engine.costs import Costs
 from device_agent.engine.prefixes import Entry, Prefixes, common
 from device_agent.engine.rows import Floats, Rows, Snapshot
 from device_agent.engine.seats import FEWEST_TOKENS, Seats
-from device_agent.engine.sequence import Guesses, Language, Run
+from device_agent.engine.sequence import Guesser, Language, Run
 from device_agent.engine.turns import Decode, Pace, Read, Reader, next_turn, span
 from edgekit.errors import EdgekitError, ServerError
 
@@ -47,7 +47,7 @@ class Batch:
         *,
         pace: Pace,
         clock: Callable[[], float],
-        guess: Callable[[], Guesses] | None = None,
+        guess: Callable[[], Guesser] | None = None,
     ) -> None:
         self.room = room
         self.counters = Counters()
@@ -123,7 +123,7 @@ class Batch:
                 self._language,
                 context_tokens=self._rows.context_tokens,
                 clock=self._clock,
-                guesses=self._guess() if self._guess else None,
+                guesser=self._guess() if self._guess else None,
             )
             row = self._sit(run)
         except Exception as error:  # noqa: BLE001 - as in `_guarded`: it must reach its reader
@@ -243,19 +243,17 @@ class Batch:
 
     def _drafts(self, run: Run) -> list[int]:
         """Guesses worth verifying, if the model is there for this request alone."""
-        if run.guesses is None or len(self._runs) > 1:
+        if run.guesser is None or len(self._runs) > 1:
             return []
-        most = min(run.guesses.lengths.most(self._costs.verify_s), run.room - 1)
-        return list(run.guesses.drafter.propose(run.ids, most))[:most] if most > 0 else []
+        room = run.room - 1  # the step's own token comes on top
+        return list(run.guesser.guess(run.ids, room=room, cost=self._costs.verify_s))[:room]
 
     def _accept(self, run: Run, logits: Floats, drafts: Sequence[int] = ()) -> None:
         made, accepted = run.made, run.accepted
         run.accept(logits, drafts)
         self.counters.written += run.made - made
-        if drafts and run.guesses is not None:
-            run.guesses.lengths.note(len(drafts), run.accepted - accepted)
-            self.counters.drafted += len(drafts)
-            self.counters.accepted += run.accepted - accepted
+        self.counters.drafted += len(drafts)
+        self.counters.accepted += run.accepted - accepted
 
     @contextlib.contextmanager
     def _guarded(self, row: int) -> Iterator[Run]:

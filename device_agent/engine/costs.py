@@ -81,7 +81,9 @@ class Costs:
         return self._verify(tokens)
 
     def read_within(self, seconds: float, *, most: int) -> int:
-        """The most tokens, up to `most`, whose read is expected to end within `seconds`."""
+        """The most tokens, up to `most`, whose read is expected to end within `seconds`; 0 if nothing is known."""
+        if not self._read(1):
+            return 0
         return bisect.bisect_right(range(1, most + 1), seconds, key=self._read)
 
 

@@ -98,7 +98,7 @@ class EngineSettings:
     as memory allows). `prefix_bytes` bounds what is kept of ended requests, for prompts that begin as they did (None:
     a share of memory; 0: nothing). While prompts are read, in chunks of `chunk_tokens` at most, a stream's next token
     may take `stall` times as long. The model works for `duty` of the time (0 to 1), and leaves memory when there was
-    no work for `idle_unload_s` (None: never).
+    no work for `idle_unload_s` (None: never). With `guess`, tokens are guessed and verified where that is faster.
     """
 
     threads: int | None = None
@@ -109,6 +109,7 @@ class EngineSettings:
     stall: float = 2.0
     duty: float = 1.0
     idle_unload_s: float | None = None
+    guess: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

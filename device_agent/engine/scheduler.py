@@ -21,7 +21,7 @@ from device_agent.engine.budget import prefix_bytes_for, slots_for
 from device_agent.engine.records import EngineSettings, EngineState, Generation
 from device_agent.engine.rows import Rows, Snapshot
 from device_agent.engine.sampling import make_sampler
-from device_agent.engine.sequence import Guesses, Language, room_for
+from device_agent.engine.sequence import Guesser, Language, room_for
 from device_agent.engine.text import StopStrings
 from device_agent.engine.turns import Pace
 from edgekit.errors import EdgekitError, InvalidRequest, Overloaded, ServerError, ShuttingDown, UsageError
@@ -48,7 +48,7 @@ class Scheduler:
         language: Language,
         settings: EngineSettings,
         *,
-        guess: Callable[[], Guesses] | None = None,
+        guess: Callable[[], Guesser] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         _check(settings)

@@ -6,9 +6,10 @@ knows neither rows nor other requests, so one step can serve many of them.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from device_agent.engine.answers import Job
-from device_agent.engine.drafting import Drafter, DraftLengths, verified
+from device_agent.engine.drafting import verified
 from device_agent.engine.records import FinishReason, Piece, Timings
 from device_agent.engine.rows import Floats
 from device_agent.engine.sampling import History
@@ -25,12 +26,14 @@ class Language:
     vocab: int
 
 
-@dataclass(frozen=True, slots=True)
-class Guesses:
-    """Who guesses tokens for one request, and how many."""
+class Guesser(Protocol):
+    """Guesses how one request's text goes on; `drafting.Guesser` does."""
 
-    drafter: Drafter
-    lengths: DraftLengths
+    def guess(self, ids: Sequence[int], *, room: int, cost: Callable[[int], float]) -> Sequence[int]:
+        """At most `room` guesses of what follows `ids`, prompt and answer so far; none where a plain step is faster.
+
+        `cost` is the seconds of a step that reads so many tokens, all of whose logits are wanted.
+        """
 
 
 def room_for(prompt_tokens: int, *, max_tokens: int | None, context_tokens: int) -> int:
@@ -62,7 +65,7 @@ class Run:
         *,
         context_tokens: int,
         clock: Callable[[], float],
-        guesses: Guesses | None = None,
+        guesser: Guesser | None = None,
     ) -> None:
         generation = job.generation
         self.job = job
@@ -71,7 +74,7 @@ class Run:
         self.served = 0
         self.cached = 0
         self.drafted = self.accepted = 0
-        self.guesses = guesses
+        self.guesser = guesser
         self.finished = False
         self._prompt_tokens = len(self.ids)
         self._room = room_for(len(self.ids), max_tokens=generation.max_tokens, context_tokens=context_tokens)

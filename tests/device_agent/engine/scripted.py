@@ -68,7 +68,7 @@ class FakeRows:
         context_tokens: int = 1000,
         most_rows: int = 4,
         clock: Clock | None = None,
-        cost: Callable[[int], float] = lambda size: float(size),
+        cost: Callable[[int], float] = float,
     ) -> None:
         self.says = says
         self.context_tokens = context_tokens

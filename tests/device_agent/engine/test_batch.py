@@ -8,12 +8,12 @@ import pytest
 from device_agent.engine.answers import Job
 from device_agent.engine.batch import Batch, Room
 from device_agent.engine.records import GREEDY, Generation, Piece, Sampling
-from device_agent.engine.rows import Floats, Snapshot
+from device_agent.engine.rows import Floats
 from device_agent.engine.sampling import History, make_sampler
-from device_agent.engine.sequence import Guesses
+from device_agent.engine.sequence import Guesser
 from device_agent.engine.turns import Pace
-from edgekit.errors import EdgekitError, ServerError
-from tests.device_agent.engine.scripted import END, LANGUAGE, VOCAB, Clock, FakeRows, hashed, one_hot, saying
+from edgekit.errors import EdgekitError
+from tests.device_agent.engine.scripted import END, LANGUAGE, VOCAB, FakeRows, hashed, saying
 
 PLENTY = 1 << 30
 DRAWN = Sampling(temperature=0.8, top_p=0.95, seed=5)
@@ -25,7 +25,7 @@ def batch_over(
     slots: int = 4,
     prefix_bytes: int = PLENTY,
     pace: Pace | None = None,
-    guess: Callable[[], Guesses] | None = None,
+    guess: Callable[[], Guesser] | None = None,
 ) -> Batch:
     batch = Batch(LANGUAGE, Room(slots, prefix_bytes), pace=pace or Pace(), clock=rows.clock, guess=guess)
     batch.attach(rows)

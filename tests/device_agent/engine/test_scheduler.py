@@ -15,9 +15,8 @@ from edgekit.errors import (
     Overloaded,
     ServerError,
     ShuttingDown,
-    UsageError,
 )
-from tests.device_agent.engine.scripted import END, LANGUAGE, VOCAB, Clock, FakeRows, Says, hashed, saying, scripted
+from tests.device_agent.engine.scripted import END, LANGUAGE, VOCAB, Clock, FakeRows, Says, saying, scripted
 
 PROMPT = Generation(prompt=(1,))
 
