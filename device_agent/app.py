@@ -4,10 +4,11 @@ import logging
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from device_agent.engine.records import EngineSettings
 from device_agent.http.app import create_app
 from device_agent.http.server import Server
 from device_agent.http.settings import HttpSettings
@@ -23,8 +24,7 @@ class AgentSettings:
     folder: Path
     host: str = "127.0.0.1"
     port: int = 8080
-    threads: int | None = None
-    queue_limit: int = 16
+    engine: EngineSettings = field(default_factory=EngineSettings)
 
 
 def serve(settings: AgentSettings, ready: Callable[[str, Model], None]) -> None:
@@ -34,7 +34,7 @@ def serve(settings: AgentSettings, ready: Callable[[str, Model], None]) -> None:
     anything is served.
     """
     http = HttpSettings.listening_on(settings.host)
-    with Model.open(settings.folder, threads=settings.threads, queue_limit=settings.queue_limit) as model:
+    with Model.open(settings.folder, engine=settings.engine) as model:
         server = Server(create_app(model, http), host=settings.host, port=settings.port, settings=http)
 
         with _signals(server.close):

@@ -260,6 +260,7 @@ def embed_command(folder: Path, texts: tuple[str, ...], threads: int | None, *, 
 def serve_command(folder: Path, host: str, port: int, threads: int | None, *, as_json: bool) -> None:
     """Serve a bundle: an OpenAI-compatible API at /v1 and a chat page at /. SIGTERM or Ctrl-C ends it."""
     from device_agent.app import AgentSettings, serve
+    from device_agent.engine.records import EngineSettings
 
     def ready(url: str, model: "Model") -> None:
         if as_json:
@@ -270,7 +271,7 @@ def serve_command(folder: Path, host: str, port: int, threads: int | None, *, as
             click.echo(f"       OpenAI   {url}/v1")
             click.echo("       Ctrl-C stops")
 
-    serve(AgentSettings(folder, host, port, threads), ready)
+    serve(AgentSettings(folder, host, port, EngineSettings(threads=threads)), ready)
 
 
 @click.command("bench", epilog="\b\nExample:\n  edgekit bench my-model --prompt-tokens 512 --decode-tokens 64")

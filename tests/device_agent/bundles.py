@@ -69,7 +69,7 @@ def set_fields(**fields: Any) -> Callable[[Path], None]:
 
 
 def tokens_when_idle(model: Model) -> int:
-    """How many tokens the model had read and made when it came to rest; it does within a token of being told."""
+    """How many tokens the model had written since it was opened when it came to rest, which it does when told."""
     while model.busy:
         time.sleep(0)  # a spin that lets the model's thread have the interpreter
-    return model._scheduler._decoder.length
+    return model.state().written_tokens

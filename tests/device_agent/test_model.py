@@ -103,16 +103,18 @@ def test_nothing_is_computed_for_pieces_that_nobody_asks_for(model: Model) -> No
 
 
 def test_closing_an_answer_stops_the_model(model: Model) -> None:
+    before = tokens_when_idle(model)
     pieces = model.generate("hello", sampling=ENDLESS)
     next(pieces)
     pieces.close()  # type: ignore[attr-defined]  # a generator, promised as an iterator
-    assert tokens_when_idle(model) < CONTEXT - 1
+    assert tokens_when_idle(model) - before < CONTEXT // 2
 
 
 def test_forgetting_an_answer_stops_the_model(model: Model) -> None:
+    before = tokens_when_idle(model)
     for _ in model.generate("hello", sampling=ENDLESS):
         break
-    assert tokens_when_idle(model) < CONTEXT - 1
+    assert tokens_when_idle(model) - before < CONTEXT // 2
 
 
 def test_two_threads_get_their_own_answers(model: Model) -> None:
@@ -295,7 +297,7 @@ def test_closing_ends_a_running_answer() -> None:
     next(pieces)
     opened.close()
     list(pieces)
-    assert tokens_when_idle(opened) < CONTEXT - 1
+    assert tokens_when_idle(opened) < CONTEXT // 2
 
 
 def test_closing_can_let_a_running_answer_finish() -> None:
