@@ -8,10 +8,9 @@ from pathlib import Path
 
 import psutil
 
-from device_agent.engine.generate import StepDecoder, answer
-from device_agent.engine.records import GREEDY, Generation
-from device_agent.engine.sampling import make_sampler
-from device_agent.engine.session import open_decoder
+from device_agent.engine.rows import Rows
+from device_agent.engine.session import open_rows
+from device_agent.engine.turns import CHUNK_TOKENS
 from edgekit.bundle import open_bundle
 from edgekit.errors import UsageError
 from edgekit.hardware import usable_cores
@@ -31,13 +30,6 @@ class Speed:
     threads: int
 
 
-class _NoText:
-    """Ids are counted, not read: text is not what is measured."""
-
-    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
-        return ""
-
-
 def measure(
     folder: Path,
     *,
@@ -52,7 +44,7 @@ def measure(
     bundle = open_bundle(folder)
     arch = bundle.manifest.arch
     started = time.perf_counter()
-    decoder = open_decoder(bundle, threads=threads)
+    rows = open_rows(bundle, threads=threads, most_rows=1)
     load_s = time.perf_counter() - started
     if prompt_tokens < 1 or decode_tokens < 2 or prompt_tokens + decode_tokens > arch.context:
         raise UsageError(
@@ -61,11 +53,10 @@ def measure(
         )
     # Ids spread over the vocabulary: which ones they are does not change the work, but equal ones would sit in cache.
     prompt = tuple((7919 * i + 104729) % arch.vocab for i in range(prompt_tokens))
-    generation = Generation(prompt=prompt, max_tokens=decode_tokens)
     runs = []
     for done in range(repetitions + 1):  # the first one warms up and is not counted
         step(done, repetitions + 1)
-        runs.append(_run(decoder, generation, arch.vocab))
+        runs.append(_run(rows, prompt, decode_tokens))
     step(repetitions + 1, repetitions + 1)
     prompts, decodes = zip(*runs[1:], strict=True)
     return Speed(
@@ -80,9 +71,15 @@ def measure(
     )
 
 
-def _run(decoder: StepDecoder, generation: Generation, vocab: int) -> tuple[float, float]:
+def _run(rows: Rows, prompt: Sequence[int], decode_tokens: int) -> tuple[float, float]:
     """Seconds to the first token, and from the first to the last."""
-    sampler = make_sampler(GREEDY, vocab=vocab)
-    pieces = answer(decoder, generation, sampler, tokenizer=_NoText(), eos=frozenset(), cancelled=lambda: False)
-    timings = next(piece.timings for piece in pieces if piece.timings is not None)
-    return timings.prompt_s, timings.generate_s
+    started = time.perf_counter()
+    rows.truncate(0, 0)
+    last = (len(prompt) - 1) // CHUNK_TOKENS * CHUNK_TOKENS
+    for start in range(0, last, CHUNK_TOKENS):
+        rows.read(0, prompt[start : start + CHUNK_TOKENS], keep=0)
+    token = int(rows.read(0, prompt[last:])[0].argmax())
+    first = time.perf_counter()
+    for _ in range(decode_tokens - 1):
+        token = int(rows.decode({0: token})[0].argmax())
+    return first - started, time.perf_counter() - first

@@ -125,11 +125,11 @@ class Batch:
                 clock=self._clock,
                 guesser=self._guess() if self._guess else None,
             )
+            run.served = min((other.served for other in self._reading()), default=0)
             row = self._sit(run)
         except Exception as error:  # noqa: BLE001 - as in `_guarded`: it must reach its reader
             job.end(_reason(error))
             return
-        run.served = min((other.served for other in self._reading()), default=0)
         run.cached = run.read
         self.counters.cached += run.read
         self._runs[row] = run

@@ -195,8 +195,8 @@ class Seats:
             return None
 
     def _fill_from(self, entry: Entry, row: int, length: int) -> None:
-        arrays = tuple(array[:, :length] for array in entry.snapshot.arrays)
-        if self._fill(row, Snapshot(length, arrays)):
+        if self._fill(row, entry.snapshot):
+            self._rows.truncate(row, length)
             self._prefixes.use(entry)
         else:
             self._prefixes.drop(entry)

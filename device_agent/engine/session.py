@@ -19,7 +19,6 @@ from device_agent.engine.cache import KVCache
 from device_agent.engine.concat import ConcatRows
 from device_agent.engine.embed import Embedder
 from device_agent.engine.longrope import LongropeRows
-from device_agent.engine.one_row import OneRow
 from device_agent.engine.prompt_graph import OnnxPromptGraph
 from device_agent.engine.rows import Rows
 from device_agent.engine.shared import OnnxRows
@@ -134,11 +133,6 @@ def open_prompt_graph(path: Path, bundle: Bundle, *, threads: int, crossover: in
     manifest = bundle.manifest
     session = _loaded(path, signature.prompt(manifest.arch, manifest.cache), threads)
     return OnnxPromptGraph(partial(_SessionBinding, session, name=str(path.parent)), crossover=crossover)
-
-
-def open_decoder(bundle: Bundle, *, threads: int) -> OneRow:
-    """One row of the bundle's graph. Raises as `open_rows` does."""
-    return OneRow(open_rows(bundle, threads=threads, most_rows=1))
 
 
 def open_embedder(bundle: Bundle, tokenizer: tokenizers.Tokenizer, *, threads: int) -> Embedder:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from device_agent.engine.concat import ConcatRows
-from device_agent.engine.session import open_decoder, open_embedder, open_prompt_graph, open_rows
+from device_agent.engine.session import open_embedder, open_prompt_graph, open_rows
 from device_agent.engine.shared import OnnxRows
 from device_agent.model import read_tokenizer
 from edgekit.bundle import Bundle, open_bundle
@@ -28,14 +28,6 @@ def test_there_are_as_many_rows_as_asked_for(bundle: Bundle) -> None:
     assert open_rows(bundle, threads=1).most_rows == 8
     assert rows.bytes_per_token == 4 * bundle.manifest.arch.kv_values_per_token
     assert open_rows(open_bundle(INT8), threads=1).bytes_per_token * 4 == rows.bytes_per_token
-
-
-def test_one_row_reads_as_rows_do(bundle: Bundle) -> None:
-    decoder, rows = open_decoder(bundle, threads=1), open_rows(bundle, threads=1)
-    assert np.array_equal(decoder.step(IDS[:5]), rows.read(0, IDS[:5])[0])
-    assert np.array_equal(decoder.step(IDS[5:6]), rows.decode({0: IDS[5]})[0])
-    decoder.truncate(3)
-    assert (decoder.length, decoder.context_tokens) == (3, CONTEXT)
 
 
 def test_a_conversation_goes_on_on_other_threads(bundle: Bundle) -> None:
