@@ -27,13 +27,14 @@ _TILE_VALUES = 1 << 18
 _COPY_BYTES = 4 << 20
 
 
-def read_layout(bundle: Path, specs: Mapping[str, str]) -> Layout:
+def read_layout(bundle: Path, specs: Mapping[str, str], prompt: Path | None = None) -> Layout:
     """The layout that a bundle's two graphs describe; `specs` is `quant.weights` of its manifest.
 
-    Raises ValueError if they do not belong together, and OSError.
+    `prompt` is another graph for reading prompts than the bundle's. Raises ValueError if they do not belong together,
+    and OSError.
     """
-    decoder, prompt = (_tensors(bundle / name) for name in (contract.MODEL_FILE, contract.PREFILL_FILE))
-    return layout_of(decoder, prompt, specs, data_bytes=(bundle / contract.DATA_FILE).stat().st_size)
+    tensors = [_tensors(graph) for graph in (bundle / contract.MODEL_FILE, prompt or bundle / contract.PREFILL_FILE)]
+    return layout_of(*tensors, specs, data_bytes=(bundle / contract.DATA_FILE).stat().st_size)
 
 
 def _tensors(graph: Path) -> list[ExternalTensor]:

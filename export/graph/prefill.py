@@ -28,14 +28,14 @@ def possible(plan: Plan) -> bool:
     return all(matrix.spec.bits != 32 for name, matrix in plan.items() if name.startswith("layers."))
 
 
-def save(folder: Path, arch: ModelArch, plan: Plan) -> None:
-    """Write `prefill.onnx` beside the decoder of `folder`."""
+def save(folder: Path, target: Path, arch: ModelArch, plan: Plan) -> None:
+    """Write the twin of the decoder in `folder`; `arch` may have fewer layers."""
     model = onnx.load(str(folder / contract.MODEL_FILE), load_external_data=False)
-    onnx.save(build(arch, plan, model), str(folder / contract.PREFILL_FILE))
+    onnx.save(build(arch, plan, model), str(target))
 
 
 def build(arch: ModelArch, plan: Plan, model: onnx.ModelProto) -> onnx.ModelProto:
-    """The twin of the decoder `model`; `arch` may have fewer layers than it has."""
+    """The twin of the decoder `model`, or its first layers if `arch` has fewer."""
     data = Unwritten(contract.PREFILL_DATA_FILE)
     g = Graph("prefill", data)
     stored = _Derived(g, data, plan, {tensor.name: tensor for tensor in model.graph.initializer})
