@@ -11,7 +11,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -100,7 +99,9 @@ def against_reference(
     source = reference.logits(plain, CheckpointMatrices(plain, weights), probe)
     with Segments(folder, arch, layer_bytes, exact=False) as segments:
         # The prompts go along: of a large model, each run opens and reads everything.
-        (found, *answers), (read, *pasts) = segments.run([probe, *prompts], [segments.empty() for _ in (probe, *prompts)])
+        (found, *answers), (read, *pasts) = segments.run(
+            [probe, *prompts], [segments.empty() for _ in (probe, *prompts)]
+        )
         _check_near(found, expected)
         kl, same = divergence(source, found)
         if not np.isfinite(kl):

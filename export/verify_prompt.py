@@ -10,7 +10,8 @@ Of a large model only the first layers are derived and compared: an export takes
 layers.
 """
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,6 @@ from tempfile import TemporaryDirectory
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnxruntime
 
 from edgekit import contract
@@ -34,13 +34,12 @@ from export.segments import Cache
 
 Floats = npt.NDArray[np.float32]
 
-MAX_ERROR = 0.15
-"""Of the norm of a layer's keys or values, in the first layers."""
+MAX_ERRORS = (0.15, 0.5)
+"""Of the norm of a layer's keys or values, in the first layers: rounding leaves 0.06 and 0.17 of random models."""
 
 MAX_PROMPT_KL = 0.1
 """Nats. A model whose activations do not bear it is shipped without a twin."""
 
-CHECKED_LAYERS = 2
 LARGEST_BYTES = 512 << 20
 """Of a twin's weights: larger ones are checked in part."""
 
@@ -66,7 +65,15 @@ def against_decoder(folder: Path, arch: ModelArch, plan: Plan, read: Read, decod
     checked = arch if whole else _first_layers(arch)
     prompt = read.ids[: len(read.ids) * 3 // 4]
     with TemporaryDirectory(dir=folder, prefix=".twin-") as work:
-        cache = _read(_derived(folder, Path(work), checked, plan, specs), checked, prompt, decoder.empty())
+        graph = Path(work) / contract.PREFILL_FILE
+        if whole:
+            shutil.copyfile(folder / contract.PREFILL_FILE, graph)
+        else:
+            prefill.save(folder, graph, checked, plan)
+        layout = read_layout(folder, specs, graph)
+        target = graph.with_name(contract.PREFILL_DATA_FILE)
+        expand(folder / contract.DATA_FILE, target, layout, reach=_REACH, step=lambda: None)
+        cache = _read(graph, checked, prompt, decoder.empty())
     _check_first_layers(cache, read.cache, len(prompt))
     if not whole:
         return None
@@ -79,20 +86,10 @@ def against_decoder(folder: Path, arch: ModelArch, plan: Plan, read: Read, decod
 
 
 def _first_layers(arch: ModelArch) -> ModelArch:
-    layers = min(arch.layers, CHECKED_LAYERS)
+    layers = min(arch.layers, len(MAX_ERRORS))
     return msgspec.structs.replace(
         arch, layers=layers, local_layers=tuple(layer for layer in arch.local_layers if layer < layers)
     )
-
-
-def _derived(folder: Path, work: Path, arch: ModelArch, plan: Plan, specs: Mapping[str, str]) -> Path:
-    """The twin, or its first layers, with its weights beside it."""
-    graph = work / contract.PREFILL_FILE
-    prefill.save(folder, graph, arch, plan)
-    layout = read_layout(folder, specs, graph)
-    target = work / contract.PREFILL_DATA_FILE
-    expand(folder / contract.DATA_FILE, target, layout, reach=_REACH, step=lambda: None)
-    return graph
 
 
 def _read(graph: Path, arch: ModelArch, ids: Sequence[int], empty: Cache) -> Cache:
@@ -113,9 +110,9 @@ def _read(graph: Path, arch: ModelArch, ids: Sequence[int], empty: Cache) -> Cac
 
 
 def _check_first_layers(found: Cache, expected: Cache, tokens: int) -> None:
-    for i, (one, other) in enumerate(zip(found[: 2 * CHECKED_LAYERS], expected, strict=False)):
+    for i, (one, other) in enumerate(zip(found[: 2 * len(MAX_ERRORS)], expected, strict=False)):
         right = other[:, :, :tokens].astype(np.float32)
         error = float(np.linalg.norm(one.astype(np.float32) - right) / np.linalg.norm(right))
-        if not error <= MAX_ERROR:
-            half = contract.HALVES[i % 2]
-            raise VerificationFailed(f"the graph that reads prompts is {error:.1%} off in the {half}s of layer {i // 2}")
+        layer, half = i // 2, contract.HALVES[i % 2]
+        if not error <= MAX_ERRORS[layer]:  # NaN is not
+            raise VerificationFailed(f"the graph that reads prompts is {error:.1%} off in layer {layer}'s {half}s")

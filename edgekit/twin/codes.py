@@ -94,7 +94,7 @@ def _twin(values: Floats, rows: StoredRows) -> tuple[Codes, Floats] | None:
         step = largest / np.float32(most)
         ratio = np.divide(rows.scales, step, out=np.zeros_like(rows.scales), where=step > 0)
         whole = np.rint(ratio)
-        fits = (np.abs(ratio - whole).max(1, keepdims=True) < _WHOLE)
+        fits = np.abs(ratio - whole).max(1, keepdims=True) < _WHOLE
         multiples, steps = np.where(fits, whole, multiples), np.where(fits, step, steps)
     if not ((steps > 0) | (largest == 0)).all():
         return None

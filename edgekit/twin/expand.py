@@ -33,8 +33,9 @@ def read_layout(bundle: Path, specs: Mapping[str, str], prompt: Path | None = No
     `prompt` is another graph for reading prompts than the bundle's. Raises ValueError if they do not belong together,
     and OSError.
     """
-    tensors = [_tensors(graph) for graph in (bundle / contract.MODEL_FILE, prompt or bundle / contract.PREFILL_FILE)]
-    return layout_of(*tensors, specs, data_bytes=(bundle / contract.DATA_FILE).stat().st_size)
+    data_bytes = (bundle / contract.DATA_FILE).stat().st_size
+    decoder = _tensors(bundle / contract.MODEL_FILE)
+    return layout_of(decoder, _tensors(prompt or bundle / contract.PREFILL_FILE), specs, data_bytes=data_bytes)
 
 
 def _tensors(graph: Path) -> list[ExternalTensor]:
@@ -67,7 +68,7 @@ class _Target:
 
     def write(self, offset: int, values: npt.NDArray[np.generic]) -> None:
         """The bytes of a contiguous array at `offset`, which is at most an alignment behind the last byte."""
-        for piece in (bytes(offset - self._at), memoryview(values.reshape(-1).view(np.uint8))):
+        for piece in (bytes(offset - self._at), values.reshape(-1).view(np.uint8).data):
             self._stream.write(piece)
             self.digest.update(piece)
         self._at = offset + values.nbytes

@@ -86,7 +86,7 @@ def layout_of(
             parts.append(_expanded(tensor, by_name, stored, specs))
         elif not tensor.name.endswith(ROW_SCALES):
             parts.append(_copied(tensor, stored))
-        elif not tensor.name.removesuffix(ROW_SCALES) + CODES in by_name:
+        elif tensor.name.removesuffix(ROW_SCALES) + CODES not in by_name:
             raise ValueError(f"{tensor.name!r} belongs to no matrix")
     return Layout(tuple(parts), size)
 
@@ -146,7 +146,14 @@ def _expanded(
     if row_scales.offset != after(codes.offset + rows * columns):
         raise ValueError(f"{row_scales.name!r} does not follow its codes")
     return Expanded(
-        name, spec, rows, columns, codes.offset, row_scales.offset, weight.offset, scales.offset,
+        name,
+        spec,
+        rows,
+        columns,
+        codes.offset,
+        row_scales.offset,
+        weight.offset,
+        scales.offset,
         None if zero_points is None else zero_points.offset,
     )
 

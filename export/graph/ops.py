@@ -66,7 +66,7 @@ class Unwritten:
     def place(self, tensor: TensorProto, offset: int) -> int:
         """Say that a declared tensor begins at `offset`; returns where it ends."""
         items = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        length = math.prod(tensor.dims) * items
+        length: int = math.prod(tensor.dims) * items
         for key, value in {"location": self._location, "offset": str(offset), "length": str(length)}.items():
             tensor.external_data.add(key=key, value=value)
         return offset + length

@@ -108,5 +108,3 @@ class _Derived:
 
     def _same_or_nothing(self, name: str) -> Value:
         return self.same(name) if name in self._tensors else NOTHING
-
-

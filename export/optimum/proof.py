@@ -27,6 +27,7 @@ from export.optimum.rewrite import add_initializers
 from export.optimum.sentences import Recipe
 from export.optimum.sites import Floats, GraphFile, Site
 from export.quantize import codec
+from export.runner import divergence
 
 MAX_ERROR = verify.MAX_ERROR
 _STEPS = 8
@@ -126,10 +127,10 @@ def of_decoder(
     step("measuring quality")
     decoder = Decoder(made.model_path, arch)
     found = _in_one_pass(decoder, probe)
-    lost, _ = verify.divergence(expected, found)
+    lost, _ = divergence(expected, found)
     if not lost <= verify.MAX_KL_OF_ACTIVATIONS:
         raise VerificationFailed(f"rounded activations cost {lost:.3f} nats, more than {verify.MAX_KL_OF_ACTIVATIONS}")
-    kl, same = verify.divergence(source, found)
+    kl, same = divergence(source, found)
     step("recording golden tokens")
     return verify.Report(error, kl, same, len(probe), verify.golden(decoder, prompts, eos))
 

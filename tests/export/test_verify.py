@@ -20,6 +20,7 @@ from export.graph.ops import WeightFile
 from export.pipeline import ExportJob, export
 from export.prompts import GOLDEN_TEXTS
 from export.quantize.plan import Plan, Recipe, plan, quantise
+from export.runner import divergence
 from tests import tiny
 from tests.export.exports import Decoder, export_tiny, opened
 from tests.export.silent import Heard
@@ -178,7 +179,7 @@ def test_what_is_not_a_number_is_refused(value: float) -> None:
 def test_divergence_is_the_mean_over_positions() -> None:
     source = np.log(np.array([[0.5, 0.5, 1e-30], [0.9, 0.05, 0.05]], np.float32))
     found = np.log(np.array([[0.25, 0.75, 1e-30], [0.9, 0.05, 0.05]], np.float32)) + np.float32(7)
-    kl, same = verify.divergence(source, found)
+    kl, same = divergence(source, found)
     assert kl == pytest.approx((0.5 * np.log(2) + 0.5 * np.log(0.5 / 0.75)) / 2, rel=1e-5)
     assert same == 0.5
 
