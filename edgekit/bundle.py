@@ -108,7 +108,7 @@ def _graph_problems(bundle: Bundle, graph: str) -> list[BundleError]:
     except ValueError as error:  # UnicodeDecodeError is one too
         return [CorruptBundle(folder, f"{graph} is not an ONNX file: {error}")]
     for tensor in tensors:
-        if graph == contract.PREFILL_FILE and tensor.location == contract.PREFILL_DATA_FILE:
+        if graph == contract.PREFILL_FILE and tensor.location == contract.PREFILL_DATA:
             continue
         if not is_safe_path(tensor.location):
             return [UnsafePath(folder, f"{graph} keeps {tensor.name!r} in {tensor.location!r}")]

@@ -71,7 +71,7 @@ def against_decoder(folder: Path, arch: ModelArch, plan: Plan, read: Read, decod
         else:
             prefill.save(folder, graph, checked, plan)
         layout = read_layout(folder, specs, graph)
-        target = graph.with_name(contract.PREFILL_DATA_FILE)
+        target = graph.with_name(contract.PREFILL_DATA)
         expand(folder / contract.DATA_FILE, target, layout, reach=_REACH, step=lambda: None)
         cache = _read(graph, checked, prompt, decoder.empty())
     _check_first_layers(cache, read.cache, len(prompt))

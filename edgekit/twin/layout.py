@@ -94,7 +94,7 @@ def layout_of(
 def _check_order(prompt: Sequence[ExternalTensor], most_bytes: int) -> int:
     end = 0
     for tensor in prompt:
-        _check_place(tensor, contract.PREFILL_DATA_FILE, most_bytes)
+        _check_place(tensor, contract.PREFILL_DATA, most_bytes)
         if tensor.offset != after(end):
             raise ValueError(f"{tensor.name!r} is not where it should be")
         end = tensor.offset + _bytes(tensor)

@@ -36,7 +36,7 @@ def save(folder: Path, target: Path, arch: ModelArch, plan: Plan) -> None:
 
 def build(arch: ModelArch, plan: Plan, model: onnx.ModelProto) -> onnx.ModelProto:
     """The twin of the decoder `model`, or its first layers if `arch` has fewer."""
-    data = Unwritten(contract.PREFILL_DATA_FILE)
+    data = Unwritten(contract.PREFILL_DATA)
     g = Graph("prefill", data)
     stored = _Derived(g, data, plan, {tensor.name: tensor for tensor in model.graph.initializer})
     ids = g.input(contract.INPUT_IDS, TensorProto.INT64, ("batch", "sequence"))

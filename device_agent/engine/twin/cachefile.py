@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import logging
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ MOST_BYTES = 8 << 30
 SHARE_OF_FREE = 5
 """A new twin takes at most a fifth of what is free: it only makes prompts faster."""
 
+_ABANDONED_S = 86_400
 _STAMP_FILE = "stamp.json"
 _MAX_STAMP_BYTES = 4096
 
@@ -83,6 +85,7 @@ class TwinCache:
         layout = read_layout(bundle.folder, bundle.manifest.quant.weights)
         folder = self.folder(bundle, reach)
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._sweep(time.time())
         if not self._has_room(layout.size_bytes, folder):
             return None
         try:
@@ -94,6 +97,13 @@ class TwinCache:
             log.warning("prompts are read with INT4 weights: %s", error)
             return None
         return folder
+
+    def _sweep(self, now: float) -> None:
+        """Remove what processes left that died while they wrote."""
+        for partial in self.root.glob(".*.partial-*"):
+            with contextlib.suppress(OSError):
+                if now - partial.stat().st_mtime > _ABANDONED_S:
+                    shutil.rmtree(partial, ignore_errors=True)
 
     def _has_room(self, size: int, folder: Path) -> bool:
         """Remove the twins that were not used for longest until `size` more bytes are allowed."""
@@ -120,13 +130,13 @@ def _fill(folder: Path, bundle: Bundle, layout: Layout, reach: Reach, step: Call
     graph = bundle.read(contract.PREFILL_FILE, limit_bytes=MAX_GRAPH_BYTES)
     (folder / contract.PREFILL_FILE).write_bytes(graph)
     data = bundle.path(contract.DATA_FILE)
-    digest = expand(data, folder / contract.PREFILL_DATA_FILE, layout, reach=reach, step=step)
+    digest = expand(data, folder / contract.PREFILL_DATA, layout, reach=reach, step=step)
     (folder / _STAMP_FILE).write_bytes(msgspec.json.encode(Stamp(layout.size_bytes, digest)))
 
 
 def _whole(folder: Path, bundle: Bundle) -> bool:
     try:
-        stamp_file, data = folder / _STAMP_FILE, folder / contract.PREFILL_DATA_FILE
+        stamp_file, data = folder / _STAMP_FILE, folder / contract.PREFILL_DATA
         if stamp_file.stat().st_size > _MAX_STAMP_BYTES or data.is_symlink():
             return False
         stamp = msgspec.json.decode(stamp_file.read_bytes(), type=Stamp)

@@ -57,7 +57,7 @@ class Twins:
 
     def expand(self, reach: Reach) -> None:
         layout = read_layout(self.folder, {name: matrix.spec.name for name, matrix in self.plan.items()})
-        target = self.folder / contract.PREFILL_DATA_FILE
+        target = self.folder / contract.PREFILL_DATA
         expand(self.folder / contract.DATA_FILE, target, layout, reach=reach, step=lambda: None)
         assert target.stat().st_size == layout.size_bytes
         self._session = session(self.folder / contract.PREFILL_FILE)
