@@ -16,6 +16,8 @@ FOLDERS = sorted(path for path in (ROOT / "tests" / "golden" / "bundles").iterdi
 TINY = ROOT / "tests" / "golden" / "bundles" / "tiny-llama-1"
 INT8 = TINY.with_name("tiny-llama-int8-1")
 """The same model, whose cached keys and values are INT8."""
+TWIN = TINY.with_name("tiny-llama-2")
+"""With a graph that reads prompts."""
 CONCAT = TINY.with_name("tiny-opt-1")
 """Its graph was made by another exporter: its cache grows by copying."""
 ENCODER = TINY.with_name("tiny-bert-1")

@@ -126,7 +126,7 @@ def test_a_wrong_layout_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         planned = plan(arch, Recipe("int4"), weights)
         build(tmp_path / "out", arch, planned, weights)
         monkeypatch.setattr(
-            "export.quantize.codec.unpack",
+            "edgekit.twin.codes.unpack",
             lambda packed, bits, count: (
                 np.stack([packed >> 4, packed & 15], -1).reshape(*packed.shape[:-1], -1)[..., :count]
                 if bits == 4
