@@ -147,7 +147,7 @@ _PRIOR = (0.6, 0.4, 0.5, 0.6, 0.75, 0.8, 0.9, 0.95, 0.98)
 _PRIOR_WEIGHT = 8.0
 _MEMORY = 0.97
 """Weight of the past against one more guess: some thirty guesses count."""
-_GAIN = 1.05
+_GAIN = 1.1
 """Tokens a second must promise to grow by so much, or no guess is made."""
 _FIRST_PROBE, _LAST_PROBE = 16, 256
 """Plain steps between two trials of a guesser that did not pay and whose guesses nobody could watch."""

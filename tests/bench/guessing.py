@@ -3,8 +3,10 @@
     python tests/bench/guessing.py BUNDLE [--draft BUNDLE] [--rounds 5] [--tokens 160] [--json]
 
 Both loops run in one process on the same rows, in turn: A B A B ... Greedy, so that both must say the same; where
-they differ, the gap between the two largest logits tells whether rounding decided. Printed are medians. What a step
-costs is measured at the start, as the scheduler measures it while it works.
+they differ, the gap between the two largest logits tells whether rounding decided: a step of one token and one of
+several round their INT8 activations differently, which moves logits of SmolLM2 by 0.2 on average and by 1.4 at most
+(KL 0.004, as much as these activations cost at all); float bundles differ by 0.00006 and give equal texts. Printed
+are medians. What a step costs is measured at the start, as the scheduler measures it while it works.
 """
 
 import argparse

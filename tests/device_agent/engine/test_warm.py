@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from device_agent.engine.prompt import PromptEncoder
 from device_agent.engine.rows import Snapshot
+from device_agent.engine.session import open_rows
 from device_agent.engine.warm import WarmFolder, key_of, system_prefix, warmed
 from device_agent.model import read_tokenizer
 from edgekit.arch import ModelArch
@@ -499,3 +500,19 @@ def test_an_error_of_the_model_reaches_the_caller_and_saves_nothing(tmp_path: Pa
     with pytest.raises(BundleError):
         warmed(folder_in(tmp_path), KEY, IDS, broken)
     assert not (tmp_path / "warm").exists()
+
+
+@pytest.mark.parametrize("source", [bundles.TINY, bundles.INT8], ids=lambda path: path.name)
+def test_a_model_goes_on_from_a_loaded_prefix_as_if_it_had_read_it(tmp_path: Path, source: Path) -> None:
+    bundle = open_bundle(source)
+    ids, rest = tuple(range(10, 50)), (7, 8, 9)
+    cache = bundle.manifest.cache
+    read = open_rows(bundle, threads=1, most_rows=1)
+    read.read(0, ids)
+    warmed(folder_in(tmp_path, cache=cache), KEY, ids, lambda _: read.snapshot(0, len(ids)))
+    restored = open_rows(bundle, threads=1, most_rows=1)
+    found = folder_in(tmp_path, cache=cache).load(KEY)
+    assert found is not None
+    restored.restore(0, found[1])
+    assert restored.length(0) == len(ids)
+    assert np.array_equal(restored.read(0, rest), read.read(0, rest))
