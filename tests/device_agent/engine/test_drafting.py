@@ -1,8 +1,8 @@
-"""Guesses save steps where a text repeats itself, cost nothing where it does not, and never change what is said."""
+"""Guesses save steps where a text repeats itself, are as many as pay, and never change what is said."""
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,98 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_agent.engine import drafting
-from device_agent.engine.drafting import (
-    MOST_GUESSES,
-    DraftLengths,
-    Guesser,
-    ModelDrafter,
-    NgramDrafter,
-    check_same_vocabulary,
-    verified,
-)
-from device_agent.engine.records import GREEDY, Sampling
-from device_agent.engine.rows import Floats, Snapshot
-from device_agent.engine.sampling import History, Sampler, make_sampler
-from edgekit.errors import BundleError, UsageError
+from device_agent.engine.drafting import MOST_GUESSES, DraftLengths, NgramDrafter, verified
+from device_agent.engine.records import Sampling
+from device_agent.engine.rows import Floats
+from device_agent.engine.sampling import History, Sampler
+from tests.device_agent.engine.guessable import VOCAB, affine, decoded, flat, linear, logits_after, never
 
-VOCAB = 5
 TOKENS = st.lists(st.integers(0, 3), max_size=60)
-
-
-def never(_token: int) -> bool:
-    return False
-
-
-def flat(_tokens: int) -> float:
-    """A model for which several tokens cost as much as one."""
-    return 1.0
-
-
-def linear(tokens: int) -> float:
-    """A model for which guesses never pay."""
-    return float(tokens)
-
-
-def affine(tokens: int) -> float:
-    """About what two cores measured on a model of 135 M parameters, milliseconds."""
-    return 5.0 + 2.5 * tokens
-
-
-def logits_after(ids: Sequence[int]) -> Floats:
-    """A model: its logits depend on the last two tokens."""
-    seed = sum(token * VOCAB**at for at, token in enumerate(ids[-2:]))
-    return np.random.default_rng(seed).normal(0, 1.5, VOCAB).astype(np.float32)
-
-
-class FakeRows:
-    """Implements rows.Rows for one row: says what `model` says after all that the row holds."""
-
-    most_rows = 1
-    bytes_per_token = 1
-
-    def __init__(self, model: Callable[[Sequence[int]], Floats] = logits_after, *, context_tokens: int = 1000) -> None:
-        self.context_tokens = context_tokens
-        self.held: list[int] = []
-        self.calls: list[tuple[int, ...]] = []
-        self.error: Exception | None = None
-        self._model = model
-
-    def length(self, row: int) -> int:
-        return len(self.held)
-
-    def read(self, row: int, ids: Sequence[int], *, keep: int = 1) -> Floats:
-        if self.error:
-            raise self.error
-        assert len(ids) >= 1
-        assert len(self.held) + len(ids) <= self.context_tokens, "the context is overrun"
-        self.calls.append(tuple(ids))
-        self.held += ids
-        ends = range(len(self.held) - keep + 1, len(self.held) + 1)
-        return np.stack([self._model(self.held[:end]) for end in ends])
-
-    def decode(self, ids: Mapping[int, int]) -> Floats:
-        assert list(ids) == [0]
-        return self.read(0, [ids[0]])
-
-    def truncate(self, row: int, length: int) -> None:
-        assert 0 <= length <= len(self.held)
-        del self.held[length:]
-
-    def snapshot(self, row: int, length: int) -> Snapshot:
-        raise NotImplementedError
-
-    def restore(self, row: int, snapshot: Snapshot) -> None:
-        raise NotImplementedError
-
-    def shrink(self) -> None:
-        raise NotImplementedError
-
-
-def sharp(ids: Sequence[int]) -> Floats:
-    """A model that counts in circles of seven."""
-    logits = np.zeros(10, np.float32)
-    logits[(ids[-1] + 1) % 7] = 9
-    return logits
 
 
 # --- verified -------------------------------------------------------------------------------
@@ -146,19 +61,6 @@ def test_each_token_is_drawn_from_its_own_logits_and_sees_those_before_it_in_the
     logits = np.arange(3, dtype=np.float32)[:, None]
     verified(logits, (1, 2), sampler, History([9]), stop=never)
     assert seen == [(0.0, {9}), (1.0, {9, 1}), (2.0, {9, 1, 2})]
-
-
-def decoded(
-    sampling: Sampling, prompt: Sequence[int], count: int, *, guess: Callable[[Sequence[int]], list[int]]
-) -> list[int]:
-    """`count` tokens after `prompt`, with steps of whatever is guessed."""
-    sampler, history, ids = make_sampler(sampling, vocab=VOCAB), History(prompt), list(prompt)
-    while len(ids) < len(prompt) + count:
-        drafts = guess(ids)[: len(prompt) + count - len(ids) - 1]
-        after = [*ids, *drafts]
-        logits = np.stack([logits_after(after[: len(ids) + at]) for at in range(len(drafts) + 1)])
-        ids += verified(logits, drafts, sampler, history, stop=never)
-    return ids[len(prompt) :]
 
 
 @given(TOKENS, st.integers(0, 2**32), st.integers(0, 6), st.sampled_from([0.0, 0.7, 1.3]))
@@ -350,180 +252,3 @@ def test_costs_that_are_not_known_yet_do_no_harm() -> None:
     count, rate = DraftLengths().best(lambda _: 0.0, match=4)
     assert 0 <= count <= MOST_GUESSES
     assert np.isfinite(rate)
-
-
-# --- a smaller model ------------------------------------------------------------------------
-
-
-class Words:
-    def __init__(self, **words: int) -> None:
-        self._words = words
-
-    def get_vocab(self, with_added_tokens: bool = True) -> Mapping[str, int]:
-        return self._words
-
-
-def test_the_same_tokens_may_guess() -> None:
-    check_same_vocabulary(Words(a=1, b=2), Words(b=2, a=1), name="small")
-
-
-@pytest.mark.parametrize(
-    ("theirs", "count"), [(Words(a=1, b=3), 1), (Words(a=1), 1), (Words(a=1, b=2, c=3), 1), (Words(x=1, y=2), 4)]
-)
-def test_other_tokens_may_not(theirs: Words, count: int) -> None:
-    with pytest.raises(UsageError, match=f"small cannot guess .* {count} tokens differ"):
-        check_same_vocabulary(Words(a=1, b=2), theirs, name="small")
-
-
-def test_a_model_guesses_what_it_would_say() -> None:
-    assert list(ModelDrafter(FakeRows(sharp), vocab=10).propose([3], 5)) == [4, 5, 6, 0, 1]
-
-
-def test_only_what_is_new_is_read() -> None:
-    rows = FakeRows(sharp)
-    drafter = ModelDrafter(rows, vocab=10)
-    drafter.propose([1, 2, 3], 3)  # guesses 4 5 6, and has read 4 and 5
-    rows.calls.clear()
-    assert list(drafter.propose([1, 2, 3, 4, 9], 2)) == [3, 4]  # 4 came true, then came 9
-    assert rows.calls == [(9,), (3,)]
-    rows.calls.clear()
-    drafter.propose([1, 2, 3, 4, 9], 1)  # the same again: the last one must be read for its logits
-    assert rows.calls == [(9,)]
-    rows.calls.clear()
-    drafter.propose([5, 6], 1)
-    assert rows.calls == [(5, 6)]
-
-
-@given(st.lists(st.tuples(TOKENS.filter(bool), st.integers(1, 5)), min_size=1, max_size=5))
-def test_the_row_always_agrees_with_the_text(texts: list[tuple[list[int], int]]) -> None:
-    drafter = ModelDrafter(FakeRows(), vocab=VOCAB)
-    for ids, most in texts:
-        assert drafter.propose(ids, most) == ModelDrafter(FakeRows(), vocab=VOCAB).propose(ids, most)
-
-
-def test_long_texts_are_read_in_chunks() -> None:
-    rows = FakeRows(sharp)
-    ModelDrafter(rows, vocab=10).propose([1] * 300, 1)
-    assert [len(call) for call in rows.calls] == [128, 128, 44]
-
-
-@pytest.mark.parametrize(("tokens", "guesses"), [(4, 3), (6, 1), (7, 0), (20, 0)])
-def test_guesses_end_where_the_smaller_context_does(tokens: int, guesses: int) -> None:
-    rows = FakeRows(sharp, context_tokens=6)
-    assert len(ModelDrafter(rows, vocab=10).propose([1] * tokens, 9)) == guesses
-
-
-def test_ids_that_the_larger_model_lacks_are_not_guessed() -> None:
-    def beyond(_ids: Sequence[int]) -> Floats:
-        return np.asarray([0, 1, 5], np.float32)
-
-    assert list(ModelDrafter(FakeRows(beyond), vocab=2).propose([0], 2)) == [1, 1]
-
-
-@pytest.mark.parametrize("error", [BundleError("small", "broken"), ValueError("no"), MemoryError()], ids=repr)
-def test_an_error_ends_the_guessing_and_nothing_else(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    rows = FakeRows(sharp)
-    drafter = ModelDrafter(rows, vocab=10)
-    drafter.propose([1], 2)
-    rows.error = error
-    assert list(drafter.propose([1, 2, 3], 2)) == []
-    rows.error = None
-    assert list(drafter.propose([1, 2, 3], 2)) == []
-    assert [record.message for record in caplog.records] == ["The draft model failed, and is not used any more"]
-
-
-def test_the_time_of_a_guess_is_measured_without_long_readings() -> None:
-    now = itertools.count()
-    drafter = ModelDrafter(FakeRows(sharp), vocab=10, clock=lambda: float(next(now)))
-    drafter.propose([1] * 100, 4)
-    assert drafter.guess_s == 0
-    drafter.propose([*[1] * 100, 2], 4)
-    assert drafter.guess_s == 0.25
-
-
-# --- both together --------------------------------------------------------------------------
-
-
-def follow(
-    guesser: Guesser, prompt: Sequence[int], answer: Sequence[int], cost: Callable[[int], float]
-) -> list[tuple[int, int]]:
-    """Decode `answer`; for each step, guesses made and guesses that came true."""
-    ids, at, steps = [*prompt, answer[0]], 1, []
-    while at < len(answer):
-        drafts = guesser.guess(ids, room=len(answer) - at - 1, cost=cost)
-        assert len(drafts) <= max(0, min(len(answer) - at - 1, MOST_GUESSES))
-        true = drafting._common(drafts, answer[at:])
-        ids += answer[at : at + true + 1]
-        at += true + 1
-        steps.append((len(drafts), true))
-    return steps
-
-
-def test_a_copied_text_takes_a_fraction_of_the_steps() -> None:
-    text = list(np.random.default_rng(1).permutation(200))
-    steps = follow(Guesser(), text, text, affine)
-    assert len(steps) < len(text) / 8
-    seconds = sum(affine(1 + made) for made, _ in steps)
-    assert len(text) * affine(1) / seconds > 2
-
-
-def test_a_text_that_does_not_repeat_costs_nothing() -> None:
-    steps = follow(Guesser(), range(1000, 1100), list(range(300)), affine)
-    assert steps == [(0, 0)] * 299
-
-
-def test_repetitions_that_mislead_are_left_alone_soon() -> None:
-    random = np.random.default_rng(2).integers(0, 12, 400).tolist()  # every pair occurs, and tells nothing
-    steps = follow(Guesser(), random[:100], random[100:], affine)
-    seconds = sum(affine(1 + made) for made, _ in steps)
-    assert seconds < 1.06 * affine(1) * 300
-    assert sum(made for made, _ in steps[150:]) <= 5
-
-
-def test_unverified_guesses_teach_it_that_copying_has_begun() -> None:
-    noise = np.random.default_rng(3).integers(0, 12, 300).tolist()
-    block = [20, 21, 22, 23]
-    answer = [*noise, *itertools.chain.from_iterable([*block, 30 + i] for i in range(100))]
-    steps = follow(Guesser(), [], answer, affine)
-    assert sum(true for _, true in steps[-30:]) >= 15
-
-
-def test_what_costs_too_much_is_not_guessed_however_sure() -> None:
-    text = list(range(100))
-    assert follow(Guesser(), text, text, linear) == [(0, 0)] * 99
-
-
-def test_no_room_is_no_guess() -> None:
-    guesser = Guesser()
-    assert list(guesser.guess([1, 2, 3, 1, 2], room=0, cost=flat)) == []
-    assert list(guesser.guess([1, 2, 3, 1, 2], room=1, cost=flat)) == [3]
-
-
-def test_a_smaller_model_guesses_where_the_text_has_nothing() -> None:
-    rows = FakeRows(sharp)
-    steps = follow(Guesser(ModelDrafter(rows, vocab=10)), [9], [0, 1, 2, 3, 4, 5, 6], flat)
-    assert steps[0][1] >= 4
-    assert rows.calls
-
-
-def test_the_surer_of_both_is_asked() -> None:
-    rows = FakeRows(sharp)
-    guesser = Guesser(ModelDrafter(rows, vocab=10))
-    text = [9, 8, 7, 9, 8, 6, 5] * 20  # long known, and nothing that the small model would say
-    assert list(guesser.guess(text, room=3, cost=flat)) == text[:3]
-    assert not rows.calls
-
-
-def test_a_smaller_model_that_is_wrong_is_asked_ever_more_seldom() -> None:
-    rows = FakeRows(sharp)
-    answer = [9 if at % 2 else 100 + at for at in range(600)]
-    follow(Guesser(ModelDrafter(rows, vocab=10)), [3], answer, affine)
-    trials = [call for call in rows.calls if len(call) > 1]  # it catches up with what came between
-    assert 3 < len(trials) < 25
-
-
-def test_greedy_text_is_the_same_with_a_guesser() -> None:
-    prompt = [1, 2, 0, 1]
-    guesser = Guesser(ModelDrafter(FakeRows(), vocab=VOCAB))
-    plain = decoded(GREEDY, prompt, 60, guess=lambda _: [])
-    assert decoded(GREEDY, prompt, 60, guess=lambda ids: list(guesser.guess(ids, room=8, cost=affine))) == plain
