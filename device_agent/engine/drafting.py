@@ -147,7 +147,7 @@ _PRIOR = (0.6, 0.4, 0.5, 0.6, 0.75, 0.8, 0.9, 0.95, 0.98)
 _PRIOR_WEIGHT = 8.0
 _MEMORY = 0.97
 """Weight of the past against one more guess: some thirty guesses count."""
-_GAIN = 1.05
+_GAIN = 1.1
 """Tokens a second must promise to grow by so much, or no guess is made."""
 _FIRST_PROBE, _LAST_PROBE = 16, 256
 """Plain steps between two trials of a guesser that did not pay and whose guesses nobody could watch."""
@@ -214,7 +214,7 @@ class DraftLengths:
             self._true[at] = _MEMORY * self._true[at] + (made < accepted)
             self._made[at] = _MEMORY * self._made[at] + 1
         if accepted:
-            self._pause = _FIRST_PROBE
+            self._pause, self._idle = _FIRST_PROBE, 0
 
 
 _SOON = 1e-9
@@ -343,7 +343,8 @@ class Guesser:
             self._watch = _watch(self._model_lengths, len(ids), drafts, match=0)
             return drafts
         drafts = found[:count]
-        self._watch = _watch(self._text_lengths, len(ids), found[: max(count, 1)], match=match)
+        # One more than is verified: the model chooses one more token than that, and comparing costs nothing.
+        self._watch = _watch(self._text_lengths, len(ids), found[: count + 1], match=match)
         return drafts
 
     def _from_model(
