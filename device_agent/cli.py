@@ -284,7 +284,7 @@ def bench_command(
     folder: Path, prompt_tokens: int, decode_tokens: int, repetitions: int, threads: int | None, *, as_json: bool
 ) -> None:
     """Measure a bundle here: prompt and decode speed, time to first token, load time, memory."""
-    from device_agent.bench import measure
+    from device_agent.bench.measure import measure
 
     with click.progressbar(length=repetitions + 1, label="measuring", file=sys.stderr) as bar:
         speed = measure(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests import tiny
-from tests.bench.export_speed import CONFIG, CONTEXT, HEADS, HIDDEN, INTERMEDIATE, VOCAB
+from tests.bench.export_speed import CONTEXT, HEADS, HIDDEN, INTERMEDIATE, VOCAB
 
 Kind = gguf.GGMLQuantizationType
 Tensor = tuple[str, tuple[int, ...], Kind]
