@@ -1,88 +1,84 @@
-"""How fast a bundle is on this machine: a prompt, then tokens, by the same loop that serves requests."""
+"""Timing a loaded model by a plan: the forward passes that serving makes, and a greedy choice of the next token."""
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
-from device_agent.engine.generate import StepDecoder, answer
-from device_agent.engine.records import GREEDY, Generation
-from device_agent.engine.sampling import make_sampler
-from device_agent.engine.session import open_decoder
-from edgekit.bundle import open_bundle
-from edgekit.errors import UsageError
-from edgekit.hardware import usable_cores
+from device_agent.bench.energy import EnergyMeter
+from device_agent.bench.plan import Decode, Plan
+from device_agent.bench.records import Round, Sample
+from device_agent.engine.rows import Rows
+
+PIECE_TOKENS = 256
+"""Prompt tokens per pass, as in serving: one pass over a long prompt would show memory that no request takes."""
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Medians over the repetitions; times in seconds."""
+class Timer:
+    """Measures one model. `energy` is read around every measurement."""
 
-    prompt_tokens: int
-    decode_tokens: int
-    prefill_tokens_per_s: float
-    decode_tokens_per_s: float
-    time_to_first_token_s: float
-    load_s: float
-    rss_bytes: int
-    threads: int
+    def __init__(self, model: Rows, vocab: int, energy: EnergyMeter) -> None:
+        self._model = model
+        self._vocab = vocab
+        self._energy = energy
 
-
-class _NoText:
-    """Ids are counted, not read: text is not what is measured."""
-
-    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
-        return ""
-
-
-def measure(
-    folder: Path,
-    *,
-    prompt_tokens: int,
-    decode_tokens: int,
-    repetitions: int,
-    threads: int | None,
-    step: Callable[[int, int], None],
-) -> Speed:
-    """Load `folder` and time it. `step` is told (done, of). Raises BundleError or UsageError (does not fit)."""
-    threads = usable_cores() if threads is None else threads
-    bundle = open_bundle(folder)
-    arch = bundle.manifest.arch
-    started = time.perf_counter()
-    decoder = open_decoder(bundle, threads=threads)
-    load_s = time.perf_counter() - started
-    if prompt_tokens < 1 or decode_tokens < 2 or prompt_tokens + decode_tokens > arch.context:
-        raise UsageError(
-            f"{prompt_tokens} prompt tokens and {decode_tokens} decoded ones: at least 1 and 2 are needed, "
-            f"and the model's context is {arch.context}"
+    def round(self, plan: Plan) -> Round:
+        """Measure everything once. Shallow decodings come after deep ones, wide ones last: what is there is cut."""
+        prompts = {tokens: self._prompt(tokens) for tokens in sorted(plan.prompts)}
+        order = sorted(plan.decodes, key=lambda case: (case.rows, -case.depth))
+        decodes = {case: self._decode(case, plan.decode_tokens) for case in order if case.rows == 1}
+        rss_bytes = psutil.Process().memory_info().rss
+        decodes |= {case: self._decode(case, plan.decode_tokens) for case in order if case.rows > 1}
+        for row in range(plan.most_rows):
+            self._model.truncate(row, 0)
+        self._model.shrink()
+        return Round(
+            prompts=tuple(prompts[tokens] for tokens in plan.prompts),
+            decodes=tuple(decodes[case] for case in plan.decodes),
+            rss_bytes=rss_bytes,
         )
-    # Ids spread over the vocabulary: which ones they are does not change the work, but equal ones would sit in cache.
-    prompt = tuple((7919 * i + 104729) % arch.vocab for i in range(prompt_tokens))
-    generation = Generation(prompt=prompt, max_tokens=decode_tokens)
-    runs = []
-    for done in range(repetitions + 1):  # the first one warms up and is not counted
-        step(done, repetitions + 1)
-        runs.append(_run(decoder, generation, arch.vocab))
-    step(repetitions + 1, repetitions + 1)
-    prompts, decodes = zip(*runs[1:], strict=True)
-    return Speed(
-        prompt_tokens=prompt_tokens,
-        decode_tokens=decode_tokens,
-        prefill_tokens_per_s=prompt_tokens / statistics.median(prompts),
-        decode_tokens_per_s=(decode_tokens - 1) / statistics.median(decodes),
-        time_to_first_token_s=statistics.median(prompts),
-        load_s=load_s,
-        rss_bytes=psutil.Process().memory_info().rss,
-        threads=threads,
-    )
+
+    def _prompt(self, tokens: int) -> Sample:
+        """Seconds to the first token of the answer."""
+        self._model.truncate(0, 0)
+        return self._sample(lambda: self._read(tokens))
+
+    def _decode(self, case: Decode, tokens: int) -> Sample:
+        self._fill(case)
+        first = dict.fromkeys(range(case.rows), case.depth % self._vocab)
+        return self._sample(lambda: self._continue(first, tokens))
+
+    def _continue(self, ids: dict[int, int], tokens: int) -> None:
+        for _ in range(tokens):
+            logits = self._model.decode(ids)
+            ids = dict(zip(ids, logits.argmax(axis=-1).tolist(), strict=True))
+
+    def _fill(self, case: Decode) -> None:
+        """Make the case's rows as long as its depth. What they hold does not matter, so it is the same."""
+        if self._model.length(0) < case.depth:
+            self._read(case.depth)
+        self._model.truncate(0, case.depth)
+        if case.rows > 1:
+            cached = self._model.snapshot(0, case.depth)
+            for row in range(1, case.rows):
+                self._model.restore(row, cached)
+
+    def _read(self, tokens: int) -> None:
+        """Lengthen row 0 to `tokens`, and choose the next one."""
+        ids, start = ids_for(tokens, self._vocab), self._model.length(0)
+        while tokens - start > PIECE_TOKENS:
+            self._model.read(0, ids[start : start + PIECE_TOKENS], keep=0)
+            start += PIECE_TOKENS
+        self._model.read(0, ids[start:]).argmax()
+
+    def _sample(self, work: Callable[[], object]) -> Sample:
+        before = self._energy.read()
+        started = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - started
+        return Sample(seconds, self._energy.joules_since(before))
 
 
-def _run(decoder: StepDecoder, generation: Generation, vocab: int) -> tuple[float, float]:
-    """Seconds to the first token, and from the first to the last."""
-    sampler = make_sampler(GREEDY, vocab=vocab)
-    pieces = answer(decoder, generation, sampler, tokenizer=_NoText(), eos=frozenset(), cancelled=lambda: False)
-    timings = next(piece.timings for piece in pieces if piece.timings is not None)
-    return timings.prompt_s, timings.generate_s
+def ids_for(count: int, vocab: int) -> Sequence[int]:
+    """Spread over the vocabulary: which they are does not change the work, but equal ones would sit in the cache."""
+    return [(7919 * i + 104729) % vocab for i in range(count)]

@@ -42,6 +42,7 @@ from device_agent.bench.bandwidth import measure_bandwidth
 from device_agent.bench.weights import bytes_per_token
 from edgekit.bundle import read_manifest
 from edgekit.hardware import usable_cores
+from edgekit.plots import Bar, Group, bars
 
 OURS, LLAMA, GENAI = "edgekit", "llama.cpp", "onnxruntime-genai"
 _RUNNER = Path(__file__).with_name("runners.py")
@@ -219,7 +220,7 @@ def _rows(shape: Shape) -> Iterator[str]:
 
 def _cell(each: Measured, column: str, ours: Measured | None) -> str:
     median = statistics.median(each.rates[column])
-    text = f"{median:.0f}" if median >= 100 else f"{median:.1f}"
+    text = _number(median)
     if ours is None or each is ours:
         return text
     return f"{text} ({ratio(ours, each, column):.2f}x)"
@@ -274,6 +275,25 @@ def _record(shape: Shape) -> dict[str, object]:
     }
 
 
+def plot(shapes: Sequence[Shape]) -> str:
+    """SVG: a group for each shape and work, a bar for each engine."""
+    groups = [
+        Group(f"{shape.name}, {column}", tuple(_bar(each, column) for each in shape.measured))
+        for shape in shapes
+        for column in COLUMNS
+    ]
+    return bars("Tokens a second", groups)
+
+
+def _bar(each: Measured, column: str) -> Bar:
+    median = statistics.median(each.rates[column])
+    return Bar(each.engine, median, f"{_number(median)} tokens/s")
+
+
+def _number(tokens_per_s: float) -> str:
+    return f"{tokens_per_s:.0f}" if tokens_per_s >= 100 else f"{tokens_per_s:.1f}"
+
+
 def main() -> None:
     """Measure every shape, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -286,12 +306,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg")
     options = parser.parse_args()
     genai_models = {name: Path(folder) for name, folder in options.genai_model}
     shapes = []
     for name, bundle, file in options.shape:
         engines = engines_for(Path(bundle), Path(file), options, genai_models.get(name))
         shapes.append(compare(name, engines, threads=options.threads, rounds=options.rounds))
+    if options.plot:
+        options.plot.write_text(plot(shapes), encoding="utf-8")
     if options.json:
         print(as_json(shapes))
         return

@@ -4,8 +4,8 @@
 
 PYTHON is that of an environment with the engine and numpy; nothing else of ours is needed for the rivals. The first
 line on standard output says that the model is loaded: {"load_s": ..., "settings": [...]}, with names of the ways in
-which the engine can be asked. Then every line of JSON on standard input, {"prompt": 512, "decode": 64, "setting": ""}, is
-answered with one: [prompt_s, decode_s]. The first token's logits belong to the prompt's time, as they do for a person.
+which the engine can be asked. Then every line of JSON on standard input, {"prompt": 512, "decode": 64, "setting": ""},
+is answered with one: [prompt_s, decode_s]. The first token's logits belong to the prompt's time.
 """
 
 import json
