@@ -16,8 +16,8 @@ from device_agent.bench.energy import EnergyMeter
 from device_agent.bench.measure import Timer
 from device_agent.bench.plan import Plan
 from device_agent.bench.records import Facts
-from device_agent.bench.single import open_rows
 from device_agent.bench.weights import bytes_per_token
+from device_agent.engine.session import open_rows
 from edgekit.bundle import open_bundle
 from edgekit.errors import EdgekitError
 

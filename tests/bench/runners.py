@@ -39,15 +39,15 @@ def timed(read: Callable[[list[int]], object], prompt: list[int], decode: list[i
 def edgekit(model: str, threads: int) -> dict[str, Pass]:
     """Ours, as the agent runs it."""
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    from device_agent.engine.session import open_decoder
+    from device_agent.engine.session import open_rows
     from edgekit.bundle import open_bundle
 
     bundle = open_bundle(Path(model))
-    decoder, vocab = open_decoder(bundle, threads=threads), bundle.manifest.arch.vocab
+    rows, vocab = open_rows(bundle, threads=threads), bundle.manifest.arch.vocab
 
     def run(prompt: int, decode: int) -> tuple[float, float]:
-        decoder.truncate(0)
-        return timed(decoder.step, ids_for(prompt, vocab), ids_for(decode, vocab))
+        rows.truncate(0, 0)
+        return timed(lambda ids: rows.read(0, ids), ids_for(prompt, vocab), ids_for(decode, vocab))
 
     return {"": run}
 
