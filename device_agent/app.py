@@ -8,23 +8,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from device_agent import pages
 from device_agent.http.app import create_app
 from device_agent.http.server import Server
 from device_agent.http.settings import HttpSettings
 from device_agent.model import Model
+from device_agent.stamps import CHECKED_FOLDER
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class AgentSettings:
-    """What to serve, and where."""
+    """What to serve, and where.
+
+    `state` is the agent's own folder: it then remembers which bundles were whole. `huge_pages` lets it move the weights
+    into larger pages once it is ready.
+    """
 
     folder: Path
     host: str = "127.0.0.1"
     port: int = 8080
     threads: int | None = None
     queue_limit: int = 16
+    state: Path | None = None
+    huge_pages: bool = True
 
 
 def serve(settings: AgentSettings, ready: Callable[[str, Model], None]) -> None:
@@ -34,12 +42,17 @@ def serve(settings: AgentSettings, ready: Callable[[str, Model], None]) -> None:
     anything is served.
     """
     http = HttpSettings.listening_on(settings.host)
-    with Model.open(settings.folder, threads=settings.threads, queue_limit=settings.queue_limit) as model:
+    remembered = None if settings.state is None else settings.state / CHECKED_FOLDER
+    with Model.open(
+        settings.folder, threads=settings.threads, queue_limit=settings.queue_limit, remembered=remembered
+    ) as model:
         server = Server(create_app(model, http), host=settings.host, port=settings.port, settings=http)
 
         with _signals(server.close):
             try:
                 ready(server.url, model)
+                if settings.huge_pages:
+                    pages.gather_beside()
                 server.serve()
             finally:
                 server.close()

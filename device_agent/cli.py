@@ -1,6 +1,7 @@
 """The device's verbs: inspect, verify, generate, chat, embed, serve, bench. Light to import."""
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,19 @@ _TEMPERATURE = click.option(
     "--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True, help="0 is greedy."
 )
 _SEED = click.option("--seed", type=int, help="The same seed gives the same text.")
+
+
+def _remembered() -> Path:
+    """Where the agent notes which bundles were whole. To be called before anything heavy is imported.
+
+    numpy starts OpenBLAS's threads when it is imported, which costs 75 ms of CPU time; nothing here multiplies
+    matrices in numpy.
+    """
+    from device_agent.stamps import CHECKED_FOLDER
+    from edgekit.home import home
+
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    return home() / CHECKED_FOLDER
 
 
 @click.command("inspect", epilog="\b\nExample:\n  edgekit inspect my-model")
@@ -120,11 +134,12 @@ def generate_command(
     as_json: bool,
 ) -> None:
     """Continue a text as it is, without a chat template."""
+    remembered = _remembered()
     from device_agent.engine.records import Generation, Piece, Sampling
     from device_agent.model import Model
 
     text = _standard_input() if prompt == "-" else prompt
-    with Model.open(folder, threads=threads) as model:
+    with Model.open(folder, threads=threads, remembered=remembered) as model:
         ids = model.text_prompt(text)
         sampling = Sampling(temperature=temperature, seed=seed)
         pieces: list[Piece] = []
@@ -172,12 +187,13 @@ def chat_command(
     folder: Path, system: str | None, max_tokens: int, temperature: float, seed: int | None, threads: int | None
 ) -> None:
     """Talk to a model in the terminal. An empty line or Ctrl-D ends; Ctrl-C stops an answer; /new starts over."""
+    remembered = _remembered()
     from device_agent.engine.records import Generation, Sampling
     from device_agent.model import Model
 
     first = [Message(role="system", content=system)] if system else []
     sampling = Sampling(temperature=temperature, seed=seed)
-    with Model.open(folder, threads=threads) as model:
+    with Model.open(folder, threads=threads, remembered=remembered) as model:
         click.echo(f"{model.manifest.name} {model.manifest.version}. An empty line ends, /new starts over.", err=True)
         messages = list(first)
         while (line := _ask()) is not None:
@@ -232,10 +248,11 @@ def _say(model: "Model", generation: "Generation") -> str:
 @_JSON
 def embed_command(folder: Path, texts: tuple[str, ...], threads: int | None, *, truncate: bool, as_json: bool) -> None:
     """Turn texts into vectors: a line of numbers for each. The TEXT "-" stands for the lines of standard input."""
+    remembered = _remembered()
     from device_agent.model import EmbeddingModel
 
     given = [line for text in texts for line in (_standard_input().splitlines() if text == "-" else [text])]
-    model = EmbeddingModel.open(folder, threads=threads)
+    model = EmbeddingModel.open(folder, threads=threads, remembered=remembered)
     vectors = model.embed(given, truncate=truncate)
     if as_json:
         print_json(
@@ -259,6 +276,7 @@ def embed_command(folder: Path, texts: tuple[str, ...], threads: int | None, *, 
 @_JSON
 def serve_command(folder: Path, host: str, port: int, threads: int | None, *, as_json: bool) -> None:
     """Serve a bundle: an OpenAI-compatible API at /v1 and a chat page at /. SIGTERM or Ctrl-C ends it."""
+    remembered = _remembered()
     from device_agent.app import AgentSettings, serve
 
     def ready(url: str, model: "Model") -> None:
@@ -270,7 +288,7 @@ def serve_command(folder: Path, host: str, port: int, threads: int | None, *, as
             click.echo(f"       OpenAI   {url}/v1")
             click.echo("       Ctrl-C stops")
 
-    serve(AgentSettings(folder, host, port, threads), ready)
+    serve(AgentSettings(folder, host, port, threads, state=remembered.parent), ready)
 
 
 @click.command("bench", epilog="\b\nExample:\n  edgekit bench my-model --prompt-tokens 512 --decode-tokens 64")

@@ -20,16 +20,16 @@ vectors = EmbeddingModel.open("my-encoder").embed(["a text", "another one"])  # 
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 
+from device_agent.checked import checked
 from device_agent.engine.embed import Embedder
 from device_agent.engine.generate import StepDecoder
 from device_agent.engine.prompt import PromptEncoder
@@ -37,7 +37,7 @@ from device_agent.engine.records import GREEDY, Generation, Sampling
 from device_agent.engine.scheduler import QueuedAnswer, Scheduler
 from device_agent.engine.session import open_decoder, open_embedder
 from edgekit import contract
-from edgekit.bundle import Bundle, changed_files, open_bundle
+from edgekit.bundle import Bundle, open_bundle
 from edgekit.chat import Message, bundle_template
 from edgekit.errors import CorruptBundle, InvalidRequest
 from edgekit.hardware import usable_cores
@@ -45,7 +45,6 @@ from edgekit.manifest import Manifest
 
 _MAX_TOKENIZER_BYTES = 256 << 20
 Turn = Message | Mapping[str, str]
-Loaded = TypeVar("Loaded")
 
 
 class Model:
@@ -64,8 +63,17 @@ class Model:
         self._scheduler.start()
 
     @classmethod
-    def open(cls, folder: str | Path, *, threads: int | None = None, queue_limit: int = 16) -> Self:
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        threads: int | None = None,
+        queue_limit: int = 16,
+        remembered: Path | None = None,
+    ) -> Self:
         """Check every file's hash and load the model on `threads` threads (default: the physical cores).
+
+        With a folder `remembered`, files that were right and have not been touched since are not hashed again.
 
         Raises NotABundle, UnsupportedFormat, CorruptBundle or UnsafePath, and UsageError for less than one thread or
         for a bundle that does not generate.
@@ -76,7 +84,7 @@ class Model:
             decoder = open_decoder(bundle, threads=usable_cores() if threads is None else threads)
             return read_tokenizer(bundle), decoder
 
-        tokenizer, decoder = _checked(bundle, load)
+        tokenizer, decoder = checked(bundle, load, remembered=remembered)
         return cls(bundle, decoder, tokenizer, queue_limit=queue_limit)
 
     @property
@@ -172,8 +180,10 @@ class EmbeddingModel:
         self._embedder = embedder
 
     @classmethod
-    def open(cls, folder: str | Path, *, threads: int | None = None) -> Self:
+    def open(cls, folder: str | Path, *, threads: int | None = None, remembered: Path | None = None) -> Self:
         """Check every file's hash and load the model on `threads` threads (default: the physical cores).
+
+        `remembered` is as for `Model.open`.
 
         Raises as `Model.open`; UsageError for a bundle that makes no vectors.
         """
@@ -182,7 +192,7 @@ class EmbeddingModel:
         def load() -> Embedder:
             return open_embedder(bundle, read_tokenizer(bundle), threads=usable_cores() if threads is None else threads)
 
-        return cls(bundle, _checked(bundle, load))
+        return cls(bundle, checked(bundle, load, remembered=remembered))
 
     @property
     def manifest(self) -> Manifest:
@@ -202,25 +212,6 @@ class EmbeddingModel:
         if isinstance(texts, str):  # a text is a sequence of texts too, and hardly ever meant so
             raise InvalidRequest("Give a list of texts, not one text.", param="input")
         return self._embedder.embed(texts, truncate=truncate)
-
-
-def _checked(bundle: Bundle, load: Callable[[], Loaded]) -> Loaded:
-    """What `load` returns, once every file's hash is right.
-
-    What gets parsed is hashed first. Weights are only numbers: they are hashed beside loading, on another core.
-    """
-    weights = [entry for entry in bundle.manifest.files if entry.path == contract.DATA_FILE]
-    _refuse_changed(bundle, changed_files(bundle, [e for e in bundle.manifest.files if e not in weights]))
-    with ThreadPoolExecutor(1) as beside:
-        changed = beside.submit(changed_files, bundle, weights)
-        loaded = load()
-        _refuse_changed(bundle, changed.result())
-    return loaded
-
-
-def _refuse_changed(bundle: Bundle, names: Sequence[str]) -> None:
-    if names:
-        raise CorruptBundle(str(bundle.folder), f"{', '.join(names)}: not the SHA-256 that was recorded")
 
 
 def _message(turn: Turn) -> Message:
