@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from device_agent import pages
 from device_agent.engine.records import EngineSettings
 from device_agent.http.app import create_app
 from device_agent.http.server import Server
@@ -19,12 +20,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AgentSettings:
-    """What to serve, and where."""
+    """What to serve, and where.
+
+    `state` is the agent's own folder, see `Model.open`. `system` is a system prompt to read ahead. `huge_pages` lets it
+    move the weights into larger pages once it is ready.
+    """
 
     folder: Path
     host: str = "127.0.0.1"
     port: int = 8080
     engine: EngineSettings = field(default_factory=EngineSettings)
+    state: Path | None = None
+    system: str | None = None
+    huge_pages: bool = True
 
 
 def serve(settings: AgentSettings, ready: Callable[[str, Model], None]) -> None:
@@ -34,12 +42,16 @@ def serve(settings: AgentSettings, ready: Callable[[str, Model], None]) -> None:
     anything is served.
     """
     http = HttpSettings.listening_on(settings.host)
-    with Model.open(settings.folder, engine=settings.engine) as model:
+    with Model.open(settings.folder, engine=settings.engine, state=settings.state) as model:
+        if settings.system is not None:
+            model.read_ahead(settings.system)
         server = Server(create_app(model, http), host=settings.host, port=settings.port, settings=http)
 
         with _signals(server.close):
             try:
                 ready(server.url, model)
+                if settings.huge_pages:
+                    pages.gather_beside()
                 server.serve()
             finally:
                 server.close()

@@ -3,6 +3,7 @@
 import ipaddress
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ DEVICE_MODULES = {
     *("hypothesis", "packaging", "pytest"),  # `packaging` is a part of pytest
 }
 OTHER_MARKERS = {"browser", "demo", "encoder", "genai", "reference"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _agent_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the agent keeps for itself goes into a folder of this run, not into the home of who runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEKIT_HOME", str(tmp_path_factory.mktemp("agent") / "home"))
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnxruntime
 import tokenizers
 
-from device_agent.engine import signature
+from device_agent.engine import loading, signature
 from device_agent.engine.cache import KVCache
 from device_agent.engine.concat import ConcatRows
 from device_agent.engine.embed import Embedder
@@ -29,11 +29,7 @@ from edgekit.bundle import Bundle
 from edgekit.errors import BundleError, CorruptBundle, UnsupportedFormat, UsageError
 
 _CPU = "cpu"
-
-_SPIN_US = "50"
-"""How long a worker thread waits busily for the next operator before it sleeps. onnxruntime's default outlasts any gap
-between operators, and where a browser runs too, such threads fight it for the cores: SmolLM2 on two cores decoded 63
-tokens/s beside one busy process with the default and 78 with 20 to 100 us; alone 128, and 132 to 139."""
+RUNTIME_VERSION: str = onnxruntime.__version__
 
 
 class _SessionBinding:
@@ -208,9 +204,12 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
+    for key, value in loading.ENTRIES.items():
+        options.add_session_config_entry(key, value)
     options.log_severity_level = 3  # errors reach us as exceptions; warnings about our own graph help nobody
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as in _run
         raise CorruptBundle(str(path.parent), f"onnxruntime cannot load {path.name}: {error}"[:1000]) from error
+    loading.let_go_of_weights(path)
+    return session
