@@ -32,7 +32,7 @@ class AgentSettings:
     threads: int | None = None
     queue_limit: int = 16
     state: Path | None = None
-    huge_pages: bool = True
+    huge_pages: bool = False
 
 
 def serve(settings: AgentSettings, ready: Callable[[str, Model], None]) -> None:

@@ -273,8 +273,9 @@ def embed_command(folder: Path, texts: tuple[str, ...], threads: int | None, *, 
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any free one.")
 @_THREADS
+@click.option("--huge-pages", is_flag=True, help="Move the weights into huge pages once ready (Linux; a few seconds).")
 @_JSON
-def serve_command(folder: Path, host: str, port: int, threads: int | None, *, as_json: bool) -> None:
+def serve_command(folder: Path, host: str, port: int, threads: int | None, *, huge_pages: bool, as_json: bool) -> None:
     """Serve a bundle: an OpenAI-compatible API at /v1 and a chat page at /. SIGTERM or Ctrl-C ends it."""
     remembered = _remembered()
     from device_agent.app import AgentSettings, serve
@@ -288,7 +289,7 @@ def serve_command(folder: Path, host: str, port: int, threads: int | None, *, as
             click.echo(f"       OpenAI   {url}/v1")
             click.echo("       Ctrl-C stops")
 
-    serve(AgentSettings(folder, host, port, threads, state=remembered.parent), ready)
+    serve(AgentSettings(folder, host, port, threads, state=remembered.parent, huge_pages=huge_pages), ready)
 
 
 @click.command("bench", epilog="\b\nExample:\n  edgekit bench my-model --prompt-tokens 512 --decode-tokens 64")
