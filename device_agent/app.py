@@ -32,7 +32,7 @@ class AgentSettings:
     engine: EngineSettings = field(default_factory=EngineSettings)
     state: Path | None = None
     system: str | None = None
-    huge_pages: bool = True
+    huge_pages: bool = False
 
 
 def serve(settings: AgentSettings, ready: Callable[[str, Model], None]) -> None:

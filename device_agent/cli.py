@@ -293,6 +293,7 @@ def embed_command(folder: Path, texts: tuple[str, ...], threads: int | None, *, 
 @click.option("--warm", type=click.Path(path_type=Path), help="A file with the system prompt that requests begin with.")
 @click.option("--idle-unload", type=click.FloatRange(min=0), metavar="SECONDS", help="Leave memory when idle so long.")
 @click.option("--duty", type=click.FloatRange(0.01, 1), default=1.0, show_default=True, help="Share of time to work.")
+@click.option("--huge-pages", is_flag=True, help="Move the weights into huge pages once ready (Linux; a few seconds).")
 @_JSON
 def serve_command(  # noqa: PLR0913, PLR0917 - each option of the command line is one
     folder: Path,
@@ -307,6 +308,7 @@ def serve_command(  # noqa: PLR0913, PLR0917 - each option of the command line i
     idle_unload: float | None,
     duty: float,
     *,
+    huge_pages: bool,
     as_json: bool,
 ) -> None:
     """Serve a bundle: an OpenAI-compatible API at /v1 and a chat page at /. SIGTERM or Ctrl-C ends it."""
@@ -335,7 +337,8 @@ def serve_command(  # noqa: PLR0913, PLR0917 - each option of the command line i
             click.echo(f"       OpenAI   {url}/v1")
             click.echo("       Ctrl-C stops")
 
-    serve(AgentSettings(folder, host, port, engine, state=state, system=system), ready)
+    agent = AgentSettings(folder, host, port, engine, state=state, system=system, huge_pages=huge_pages)
+    serve(agent, ready)
 
 
 def _text_of(path: Path) -> str:

@@ -108,3 +108,8 @@ def _modules_after(program: str) -> set[str]:
     code = program + "\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     return {name.split(".")[0] for name in json.loads(done.stdout)}
+
+
+@pytest.mark.parametrize("module", ["device_agent", "device_agent.cli"])
+def test_a_verb_that_runs_no_model_need_not_wait_for_the_runtime(module: str) -> None:
+    assert not _modules_after(f"import {module}") & {"numpy", "onnxruntime", "tokenizers"}

@@ -25,13 +25,16 @@ in a process of its own; resident memory in MiB:
   where nothing reads them again. They are let go; decode speed is unchanged (ratio 1.00 to 1.01 in turn).
 - The packed form itself is larger than the file's: blocks of 32 get a float sum each beside their float scale.
 - A second of CPU for Phi-2 is out of reach in this way: the kernel alone takes about one to clear 2 GB of fresh memory,
-  and packing takes two. A warm start avoids what can be avoided: hashing the file (1.2 s, `device_agent.stamps`),
-  OpenBLAS's threads (75 ms, `device_agent.cli`).
-- Huge pages: `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` decoded SmolLM2 3 to 4 % faster and Phi-2 not at all (0.99),
-  but takes 125 MiB more once KV buffers are half empty, needs the program to start itself again, and made
-  opening 1.0 to 2 times as dear, as fragmented as free memory was. Moving the packed weights into huge pages afterwards
-  (`device_agent.pages.gather`) decodes 3 % (SmolLM2) and 1 % (Phi-2) faster, takes no more memory and nobody waits
-  for it; it costs 2.5 s of CPU for Phi-2, so only a server that stays does it.
+  and packing takes two. A warm start avoids what can be avoided: hashing the file (1.4 s, `device_agent.stamps`),
+  OpenBLAS's threads and a package that imported everything (0.1 s). From process start to a loaded model Phi-2 took
+  6.8 s (6.9 of CPU) before and 2.6 s (4.1) after, SmolLM2 0.68 (0.79) and 0.56 (0.64): of the latter 0.2 are imports
+  and 0.1 the tokenizer.
+- Huge pages brought nothing certain here, so they are off: `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` decoded between
+  0.99 and 1.06 times as fast in five comparisons, but takes 125 to 150 MiB more with Phi-2 (buffers that are half
+  empty), needs the program to start itself again, and made opening up to twice as dear, as fragmented as free memory
+  was. Moving the packed weights into huge pages afterwards (`device_agent.pages.gather`, `serve --huge-pages`) decoded
+  0.98 to 1.03 times as fast and takes no more memory; it costs 2.5 to 5.7 s of CPU for Phi-2, on a thread that nobody
+  waits for. Other CPUs have gained 5 to 8 %: measure with tests/bench/loading.py.
 """
 
 import logging

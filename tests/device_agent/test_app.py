@@ -138,3 +138,14 @@ def test_whatever_goes_wrong_when_it_is_ready_gives_the_port_back() -> None:
         serve(AgentSettings(TINY, port=0, engine=EngineSettings(threads=1)), ready)
     with socket.socket() as again:
         again.bind(("127.0.0.1", *ports))
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_huge_pages_are_asked_for_only_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch, *, wanted: bool) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("device_agent.pages.gather_beside", lambda: asked.append("once"))
+    serve(
+        AgentSettings(TINY, port=0, engine=EngineSettings(threads=1), huge_pages=wanted),
+        lambda *_: signal.raise_signal(signal.SIGTERM),
+    )
+    assert asked == ["once"] * wanted
