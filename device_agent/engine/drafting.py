@@ -65,8 +65,6 @@ _SHORTEST = 2
 """Tokens that must agree before a guess is made."""
 _LONGEST = 32
 """Agreement beyond this tells nothing more."""
-_SURE = 8
-"""A place that was followed for so long is not given up for another one."""
 _TRIES = 32
 """Places that are compared; bounds the time for a text that repeats itself."""
 
@@ -112,16 +110,14 @@ class NgramDrafter:
             agreeing = _agreeing(ids, place)
             if agreeing > longest:
                 best, longest = place, agreeing
-            if longest >= _LONGEST or (longest >= _SURE and place == self._followed(ids)):
+            if longest >= _LONGEST:
                 break
         return (best, longest) if longest >= _SHORTEST else (0, 0)
 
-    def _followed(self, ids: Sequence[int]) -> int:
-        return self._source + len(ids) - self._at if self.match else 0
-
     def _places(self, ids: Sequence[int]) -> Iterator[int]:
-        if followed := self._followed(ids):
-            yield followed
+        """The place that is being copied, then those of the newest two tokens, the newest first."""
+        if self.match:
+            yield self._source + len(ids) - self._at
         place = self._newest.get((ids[-2], ids[-1]), 0) if len(ids) >= 2 else 0
         for _ in range(_TRIES):
             if not place:

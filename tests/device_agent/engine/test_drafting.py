@@ -16,7 +16,7 @@ from device_agent.engine.rows import Floats
 from device_agent.engine.sampling import History, Sampler
 from tests.device_agent.engine.guessable import VOCAB, affine, decoded, flat, linear, logits_after, never
 
-TOKENS = st.lists(st.integers(0, 3), max_size=60)
+TOKENS = st.lists(st.integers(0, 3), max_size=30)
 
 
 # --- verified -------------------------------------------------------------------------------
@@ -142,8 +142,7 @@ def test_a_text_that_grows_gives_the_longest_repetition_at_any_time(ids: list[in
         text = ids[:cut]
         proposed = list(drafter.propose(text, 4))
         longest = longest_repetition(text)
-        # A place that was followed for long is kept, and of many places not all are tried.
-        assert (drafter.match >= min(longest, 8)) if longest >= 2 else drafter.match == 0
+        assert drafter.match == (longest if longest >= 2 else 0)
         assert len(proposed) == (4 if drafter.match else 0)
         assert set(proposed) <= set(text)
 
@@ -212,6 +211,13 @@ def test_the_number_is_the_one_with_most_tokens_a_second() -> None:
     count, rate = lengths.best(affine)
     assert count == int(np.argmax(rates)) > 0
     assert rate == pytest.approx(max(rates))
+
+
+def test_each_guess_is_judged_by_the_match_that_those_before_it_make() -> None:
+    lengths = trained(1, 2, match=2)  # a match of 2 goes on, one of 3 does not
+    assert lengths.most(flat, match=2) == MOST_GUESSES
+    assert lengths.most(affine, match=2) == 1
+    assert lengths.most(affine, match=3) == 0
 
 
 def test_a_longer_match_is_trusted_with_more() -> None:

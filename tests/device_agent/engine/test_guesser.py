@@ -180,6 +180,19 @@ def test_the_surer_of_both_is_asked() -> None:
     assert not rows.calls
 
 
+def test_a_smaller_model_that_is_as_slow_as_the_larger_one_is_not_asked() -> None:
+    now = itertools.count()
+    rows = FakeRows(sharp)
+    guesser = Guesser(
+        ModelDrafter(rows, vocab=10, clock=lambda: float(next(now)) * 5)
+    )  # a second for each of 5 guesses
+    steps = follow(guesser, [3], [(4 + at) % 7 for at in range(6)] + [9, 8], flat)
+    assert steps
+    rows.calls.clear()
+    guesser.guess([50, 51, 52], room=8, cost=flat)
+    assert not rows.calls
+
+
 def test_a_smaller_model_that_is_wrong_is_asked_ever_more_seldom() -> None:
     rows = FakeRows(sharp)
     answer = [9 if at % 2 else 100 + at for at in range(600)]

@@ -173,6 +173,9 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "magic": flipped(3),
     "magic alone": lambda raw: raw[:8],
     "header's length": lambda raw: raw[:8] + b"\xff\xff\xff\xff" + raw[12:],
+    "a header of 5,000 bytes": resealed(
+        lambda raw: raw[:8] + (5000).to_bytes(4, "little") + raw[12 : start_of(raw)].ljust(5000) + raw[start_of(raw) :]
+    ),
     "header cut off": lambda raw: raw[:40],
     "header's text": flipped(20),
     "an id": lambda raw: flipped(start_of(raw))(raw),
@@ -225,17 +228,40 @@ def test_no_bytes_at_all_can_make_it_raise(data: st.DataObject, tmp_path_factory
     assert folder.load(KEY) is None
 
 
-def test_nothing_is_allocated_for_a_file_that_is_too_short_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def whole(tokens: int) -> Callable[[bytes], bytes]:
+    """A file of so many tokens, as long as it should be."""
+
+    def change(raw: bytes) -> bytes:
+        made = header(tokens=tokens)(raw + bytes(32))
+        one = (len(raw) - start_of(raw)) // len(IDS)
+        return made[: start_of(made)] + bytes(one * tokens)
+
+    return resealed(change)
+
+
+TOO_MUCH = {"too short": header(tokens=ARCH.context), "beyond the context": whole(ARCH.context + 1)}
+
+
+@pytest.mark.parametrize("damage", TOO_MUCH.values(), ids=TOO_MUCH)
+def test_nothing_is_allocated_for_what_the_file_or_the_model_cannot_hold(
+    tmp_path: Path, damage: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, path = saved(tmp_path)
-    path.write_bytes(header(tokens=ARCH.context)(path.read_bytes()))
+    path.write_bytes(damage(path.read_bytes()))
 
     def refuse(*_: object) -> None:
         raise AssertionError("memory was asked for")
 
     monkeypatch.setattr(np, "empty", refuse)
     assert folder.load(KEY) is None
+
+
+def test_a_file_as_long_as_the_context_is_loaded(tmp_path: Path) -> None:
+    folder, path = saved(tmp_path)
+    path.write_bytes(whole(ARCH.context)(path.read_bytes()))
+    found = folder.load(KEY)
+    assert found is not None
+    assert found[0] == (0,) * ARCH.context
 
 
 def test_another_models_file_under_the_same_name_is_not_used(tmp_path: Path) -> None:
