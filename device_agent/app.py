@@ -4,11 +4,12 @@ import logging
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from device_agent import pages
+from device_agent.engine.records import EngineSettings
 from device_agent.http.app import create_app
 from device_agent.http.server import Server
 from device_agent.http.settings import HttpSettings
@@ -29,8 +30,7 @@ class AgentSettings:
     folder: Path
     host: str = "127.0.0.1"
     port: int = 8080
-    threads: int | None = None
-    queue_limit: int = 16
+    engine: EngineSettings = field(default_factory=EngineSettings)
     state: Path | None = None
     huge_pages: bool = False
 
@@ -43,9 +43,7 @@ def serve(settings: AgentSettings, ready: Callable[[str, Model], None]) -> None:
     """
     http = HttpSettings.listening_on(settings.host)
     remembered = None if settings.state is None else settings.state / CHECKED_FOLDER
-    with Model.open(
-        settings.folder, threads=settings.threads, queue_limit=settings.queue_limit, remembered=remembered
-    ) as model:
+    with Model.open(settings.folder, engine=settings.engine, remembered=remembered) as model:
         server = Server(create_app(model, http), host=settings.host, port=settings.port, settings=http)
 
         with _signals(server.close):

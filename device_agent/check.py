@@ -1,15 +1,15 @@
 """Does a bundle work on this machine? Files, hashes, paths, loading, golden tokens or golden vectors."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from device_agent.engine.embed import Embedder
-from device_agent.engine.generate import Limits, StepDecoder, generate
 from device_agent.engine.records import GREEDY
-from device_agent.engine.sampling import make_sampler
-from device_agent.engine.session import open_decoder, open_embedder
+from device_agent.engine.rows import Rows
+from device_agent.engine.sampling import History, make_sampler
+from device_agent.engine.session import open_embedder, open_rows
 from device_agent.model import read_tokenizer
 from edgekit.bundle import Bundle, problems, read_manifest
 from edgekit.errors import BundleError, CorruptBundle, EdgekitError
@@ -19,6 +19,9 @@ from edgekit.manifest import Golden, GoldenText
 MIN_GOLDEN_COSINE = 0.99
 """Of a golden vector and the one found here. INT8 weights and activations together cost all-MiniLM-L6-v2 0.002 at most,
 and what another CPU rounds otherwise is less; a wrong graph, or one with wrong weights, is nowhere near."""
+
+_CHUNK_TOKENS = 256
+"""Attention's memory grows with what is read at once, and whoever wrote the manifest chose how long a prompt is."""
 
 
 def verify(folder: Path, step: Callable[[str], None]) -> list[BundleError]:
@@ -45,11 +48,11 @@ def verify(folder: Path, step: Callable[[str], None]) -> list[BundleError]:
 
 def _golden_prompts(bundle: Bundle, step: Callable[[str], None]) -> Iterator[str]:
     """What is wrong with each golden prompt. Raises BundleError if the bundle cannot be loaded."""
-    decoder = open_decoder(bundle, threads=usable_cores())
+    rows = open_rows(bundle, threads=usable_cores(), most_rows=1)
     total = len(bundle.manifest.golden)
     for number, golden in enumerate(bundle.manifest.golden, 1):
         step(f"golden prompt {number} of {total}")
-        if problem := _difference(decoder, golden, bundle.manifest.arch.vocab):
+        if problem := _difference(rows, golden, bundle.manifest.arch.vocab):
             yield f"golden prompt {number} {problem}"
 
 
@@ -78,18 +81,28 @@ def _distance(embedder: Embedder, golden: GoldenText) -> str:
     return "" if cosine >= MIN_GOLDEN_COSINE else f"has another vector: their cosine is {cosine:.3f}"
 
 
-def _difference(decoder: StepDecoder, golden: Golden, vocab: int) -> str:
+def _difference(rows: Rows, golden: Golden, vocab: int) -> str:
     """What the greedy tokens after the prompt should be and are not, as far as they must be equal everywhere."""
     wanted = golden.tokens[: golden.sure]
     if len(wanted) != golden.sure:
         return f"has {len(wanted)} tokens, and calls {golden.sure} sure"
     if not wanted:
         return ""
-    limits = Limits(eos=frozenset(), max_tokens=len(wanted))
-    sampler = make_sampler(GREEDY, vocab=vocab)
     try:
-        tokens = list(generate(decoder, golden.prompt, sampler, limits=limits, cancelled=lambda: False))
-    except EdgekitError as error:  # an empty prompt, or one that does not fit, among others
+        given = _greedy(rows, golden.prompt, len(wanted), vocab=vocab)
+    except (ValueError, EdgekitError) as error:  # an empty prompt, or one that does not fit, among others
         return f"fails: {error}"
-    given = tuple(token.id for token in tokens)
     return "" if given == wanted else f"gives {list(given)}, and should give {list(wanted)}"
+
+
+def _greedy(rows: Rows, prompt: Sequence[int], count: int, *, vocab: int) -> tuple[int, ...]:
+    """The likeliest token after the prompt, and after each. Raises as `Rows.read`, and as a sampler does."""
+    sampler, history = make_sampler(GREEDY, vocab=vocab), History(prompt)
+    rows.truncate(0, 0)
+    logits = rows.read(0, prompt[:_CHUNK_TOKENS])
+    for start in range(_CHUNK_TOKENS, len(prompt), _CHUNK_TOKENS):
+        logits = rows.read(0, prompt[start : start + _CHUNK_TOKENS])
+    tokens = [sampler(logits[0], history)]
+    while len(tokens) < count:
+        tokens.append(sampler(rows.decode({0: tokens[-1]})[0], history))
+    return tuple(tokens)

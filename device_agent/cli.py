@@ -1,6 +1,5 @@
 """The device's verbs: inspect, verify, generate, chat, embed, serve, bench. Light to import."""
 
-import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from device_agent.bench.cli import bench_command as bench_command  # noqa: PLC0414 - the verb's entry point names this module
 from edgekit.chat import Message
 from edgekit.cli import print_json
 from edgekit.errors import RequestError, UsageError
@@ -279,6 +279,7 @@ def serve_command(folder: Path, host: str, port: int, threads: int | None, *, hu
     """Serve a bundle: an OpenAI-compatible API at /v1 and a chat page at /. SIGTERM or Ctrl-C ends it."""
     remembered = _remembered()
     from device_agent.app import AgentSettings, serve
+    from device_agent.engine.records import EngineSettings
 
     def ready(url: str, model: "Model") -> None:
         if as_json:
@@ -289,44 +290,8 @@ def serve_command(folder: Path, host: str, port: int, threads: int | None, *, hu
             click.echo(f"       OpenAI   {url}/v1")
             click.echo("       Ctrl-C stops")
 
-    serve(AgentSettings(folder, host, port, threads, state=remembered.parent, huge_pages=huge_pages), ready)
-
-
-@click.command("bench", epilog="\b\nExample:\n  edgekit bench my-model --prompt-tokens 512 --decode-tokens 64")
-@_FOLDER
-@click.option("--prompt-tokens", type=click.IntRange(min=1), default=128, show_default=True)
-@click.option("--decode-tokens", type=click.IntRange(min=2), default=64, show_default=True)
-@click.option("--repetitions", type=click.IntRange(1, 100), default=3, show_default=True, help="Medians are shown.")
-@_THREADS
-@_JSON
-def bench_command(
-    folder: Path, prompt_tokens: int, decode_tokens: int, repetitions: int, threads: int | None, *, as_json: bool
-) -> None:
-    """Measure a bundle here: prompt and decode speed, time to first token, load time, memory."""
-    from device_agent.bench import measure
-
-    with click.progressbar(length=repetitions + 1, label="measuring", file=sys.stderr) as bar:
-        speed = measure(
-            folder,
-            prompt_tokens=prompt_tokens,
-            decode_tokens=decode_tokens,
-            repetitions=repetitions,
-            threads=threads,
-            step=lambda done, _: bar.update(done - bar.pos),
-        )
-    if as_json:
-        print_json(dataclasses.asdict(speed))
-        return
-    _print_table(
-        {
-            "prompt": f"{speed.prefill_tokens_per_s:,.1f} tokens/s ({speed.prompt_tokens} tokens)",
-            "decode": f"{speed.decode_tokens_per_s:,.1f} tokens/s ({speed.decode_tokens} tokens)",
-            "first token": f"{speed.time_to_first_token_s * 1e3:,.0f} ms",
-            "load": f"{speed.load_s:.2f} s",
-            "memory": f"{speed.rss_bytes / 1e6:,.0f} MB resident",
-            "threads": str(speed.threads),
-        }
-    )
+    engine = EngineSettings(threads=threads)
+    serve(AgentSettings(folder, host, port, engine, state=remembered.parent, huge_pages=huge_pages), ready)
 
 
 def _print_table(rows: dict[str, str]) -> None:

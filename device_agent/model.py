@@ -19,6 +19,7 @@ vectors = EmbeddingModel.open("my-encoder").embed(["a text", "another one"])  # 
 ```
 """
 
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,12 +31,15 @@ import numpy.typing as npt
 import tokenizers
 
 from device_agent.checked import checked
+from device_agent.engine.answers import QueuedAnswer
+from device_agent.engine.drafting import Guesser
 from device_agent.engine.embed import Embedder
-from device_agent.engine.generate import StepDecoder
 from device_agent.engine.prompt import PromptEncoder
-from device_agent.engine.records import GREEDY, Generation, Sampling
-from device_agent.engine.scheduler import QueuedAnswer, Scheduler
-from device_agent.engine.session import open_decoder, open_embedder
+from device_agent.engine.records import GREEDY, EngineSettings, EngineState, Generation, Sampling
+from device_agent.engine.rows import Rows
+from device_agent.engine.scheduler import Scheduler
+from device_agent.engine.sequence import Language
+from device_agent.engine.session import open_embedder, open_rows
 from edgekit import contract
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.chat import Message, bundle_template
@@ -48,18 +52,27 @@ Turn = Message | Mapping[str, str]
 
 
 class Model:
-    """A loaded model. Generation runs on a thread of its own, one request after the other; any thread may call."""
+    """A loaded model. Generation runs on a thread of its own, several requests together; any thread may call."""
 
     def __init__(
-        self, bundle: Bundle, decoder: StepDecoder, tokenizer: tokenizers.Tokenizer, *, queue_limit: int
+        self,
+        bundle: Bundle,
+        rows: Rows,
+        tokenizer: tokenizers.Tokenizer,
+        *,
+        settings: EngineSettings,
+        remembered: Path | None = None,
     ) -> None:
         self.bundle = bundle
         self.loaded_at = int(time.time())
         tokens = bundle.manifest.tokens
         self._encoder = PromptEncoder(tokenizer, bundle_template(bundle, tokenizer.id_to_token), bos=tokens.bos)
-        self._scheduler = Scheduler(
-            decoder, tokenizer, tokens.eos, vocab=bundle.manifest.arch.vocab, queue_limit=queue_limit
-        )
+        language = Language(tokenizer, frozenset(tokens.eos), bundle.manifest.arch.vocab)
+
+        def reopen(threads: int) -> Rows:
+            return checked(bundle, lambda: open_rows(bundle, threads=threads), remembered=remembered)
+
+        self._scheduler = Scheduler(rows, reopen, language, settings, guess=Guesser if settings.guess else None)
         self._scheduler.start()
 
     @classmethod
@@ -68,24 +81,27 @@ class Model:
         folder: str | Path,
         *,
         threads: int | None = None,
-        queue_limit: int = 16,
+        engine: EngineSettings | None = None,
         remembered: Path | None = None,
     ) -> Self:
         """Check every file's hash and load the model on `threads` threads (default: the physical cores).
 
-        With a folder `remembered`, files that were right and have not been touched since are not hashed again.
-
-        Raises NotABundle, UnsupportedFormat, CorruptBundle or UnsafePath, and UsageError for less than one thread or
-        for a bundle that does not generate.
+        `engine` says how requests share the machine; `threads` counts before its own. With a folder `remembered`, files
+        that were right and have not been touched since are not hashed again. Raises NotABundle, UnsupportedFormat,
+        CorruptBundle or UnsafePath, and UsageError for settings out of range or for a bundle that does not generate.
         """
         bundle = open_bundle(Path(folder))
+        engine = engine or EngineSettings()
+        if threads is None:
+            threads = usable_cores() if engine.threads is None else engine.threads
 
-        def load() -> tuple[tokenizers.Tokenizer, StepDecoder]:
-            decoder = open_decoder(bundle, threads=usable_cores() if threads is None else threads)
-            return read_tokenizer(bundle), decoder
+        def load() -> tuple[tokenizers.Tokenizer, Rows]:
+            rows = open_rows(bundle, threads=threads)
+            return read_tokenizer(bundle), rows
 
-        tokenizer, decoder = checked(bundle, load, remembered=remembered)
-        return cls(bundle, decoder, tokenizer, queue_limit=queue_limit)
+        tokenizer, rows = checked(bundle, load, remembered=remembered)
+        settings = dataclasses.replace(engine, threads=threads)
+        return cls(bundle, rows, tokenizer, settings=settings, remembered=remembered)
 
     @property
     def manifest(self) -> Manifest:
@@ -151,13 +167,22 @@ class Model:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for their turn, the running one not counted."""
+        """Requests that wait for their turn, running ones not counted."""
         return self._scheduler.depth()
 
     @property
     def busy(self) -> bool:
         """Whether a request is being answered."""
         return self._scheduler.busy
+
+    @property
+    def engine(self) -> Scheduler:
+        """Who runs the requests: its state, its threads, its duty, prefixes to keep."""
+        return self._scheduler
+
+    def state(self) -> EngineState:
+        """What the engine is doing, and what it did so far."""
+        return self._scheduler.state()
 
     def close(self, *, finish: bool = False) -> None:
         """End generation: cancel what runs, or let it `finish`. The model cannot be used afterwards."""

@@ -96,7 +96,11 @@ def _problems(bundle: Bundle) -> list[BundleError]:
 
 
 def _graph_problems(bundle: Bundle, graph: str) -> list[BundleError]:
-    """Weights must be inside listed files: a graph may name any path, and an operating system would open it."""
+    """Weights must be inside listed files: a graph may name any path, and an operating system would open it.
+
+    The prompt's graph names one file that no bundle has. It is never opened in the bundle's folder: the device makes
+    the file elsewhere and holds every tensor against what it wrote (edgekit.twin).
+    """
     folder = str(bundle.folder)
     sizes = {entry.path: entry.size for entry in bundle.manifest.files}
     try:
@@ -104,6 +108,8 @@ def _graph_problems(bundle: Bundle, graph: str) -> list[BundleError]:
     except ValueError as error:  # UnicodeDecodeError is one too
         return [CorruptBundle(folder, f"{graph} is not an ONNX file: {error}")]
     for tensor in tensors:
+        if graph == contract.PREFILL_FILE and tensor.location == contract.PREFILL_DATA:
+            continue
         if not is_safe_path(tensor.location):
             return [UnsafePath(folder, f"{graph} keeps {tensor.name!r} in {tensor.location!r}")]
         if tensor.location not in sizes:

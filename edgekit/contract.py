@@ -28,6 +28,10 @@ An encoder (`task: embed`) has neither cache nor logits; rows are right-padded:
 
     output                         type     shape
     last_hidden_state              float32  [batch, sequence, hidden]
+
+Beside a decoder of ours may stand its twin for reading prompts, `prefill.onnx`: the same inputs without
+`logits_to_keep`, and only `present` as outputs. Its weights, `prefill.onnx.data`, are derived on each device from
+`model.onnx.data` (edgekit.twin) and are no part of a bundle.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,6 +47,8 @@ HIDDEN_STATES = "last_hidden_state"
 
 MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
+PREFILL_FILE = "prefill.onnx"
+PREFILL_DATA = "prefill.onnx.data"
 MANIFEST_FILE = "bundle.json"
 GENAI_FILE = "genai_config.json"
 TOKENIZER_FILE = "tokenizer.json"

@@ -11,11 +11,13 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgekit.errors import DiskFull, ExportError, OutputExists, UnsafePath
 from edgekit.manifest import is_safe_path
+
+Buffer = bytes | memoryview
 
 _READ_BYTES = 1 << 20
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -32,13 +34,16 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace `path` by `data` so that a reader or a power cut sees the old bytes or the new, never a mixture."""
+def write_durably(path: Path, data: bytes | Sequence[Buffer], *, mode: int = 0o644) -> None:
+    """Replace `path` by `data` so that a reader or a power cut sees the old bytes or the new, never a mixture.
+
+    Pieces are written one after the other, so that large data need not be joined in memory first.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+            stream.writelines([data] if isinstance(data, bytes) else data)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.chmod(mode)

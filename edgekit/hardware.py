@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 from pathlib import Path
 
 
@@ -34,6 +35,22 @@ def usable_cores() -> int:
     with contextlib.suppress(ValueError):
         quota = quota_cores_in(_read("/sys/fs/cgroup/cpu.max"))
     return max(1, min(allowed, physical, int(quota) if quota else allowed))
+
+
+def processor_name_in(cpuinfo: str) -> str:
+    """What a Linux /proc/cpuinfo calls the processor: its model name, or on ARM its makers' numbers; "" for neither."""
+    facts: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        key, _, value = (part.strip() for part in line.partition(":"))
+        facts.setdefault(key, value)
+    return facts.get("model name") or " ".join(
+        facts[key] for key in ("CPU implementer", "CPU part", "CPU revision") if key in facts
+    )
+
+
+def processor_name() -> str:
+    """A name by which measurements of this processor are remembered."""
+    return processor_name_in(_read("/proc/cpuinfo")) or platform.processor() or platform.machine()
 
 
 def _read(path: str) -> str:

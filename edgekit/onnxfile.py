@@ -26,12 +26,17 @@ _CHILDREN: Mapping[str, Mapping[int, str]] = {
 
 @dataclass(frozen=True)
 class ExternalTensor:
-    """A tensor whose bytes are `length` bytes at `offset` of the file `location` (None: to its end)."""
+    """A tensor whose bytes are `length` bytes at `offset` of the file `location` (None: to its end).
+
+    `kind` is its type as a number of onnx.proto3's TensorProto.DataType, `shape` what the graph says of it.
+    """
 
     name: str
     location: str
     offset: int
     length: int | None
+    kind: int = 0
+    shape: tuple[int, ...] = ()
 
 
 def external_tensors(graph: bytes) -> list[ExternalTensor]:
@@ -52,9 +57,14 @@ def _walk(message: memoryview, kind: str, depth: int) -> Iterator[ExternalTensor
 
 
 def _external(tensor: memoryview) -> Iterator[ExternalTensor]:
-    name, place, external = "", {}, False
+    name, kind, place, external = "", 0, {}, False
+    shape: list[int] = []
     for number, value in _fields(tensor):
-        if number == 8 and isinstance(value, memoryview):
+        if number == 1:
+            shape += [value] if isinstance(value, int) else _varints(value)
+        elif number == 2 and isinstance(value, int):
+            kind = value
+        elif number == 8 and isinstance(value, memoryview):
             name = bytes(value).decode()
         elif number == 13 and isinstance(value, memoryview):
             entry = {n: bytes(v).decode() for n, v in _fields(value) if isinstance(v, memoryview)}
@@ -62,9 +72,20 @@ def _external(tensor: memoryview) -> Iterator[ExternalTensor]:
         elif number == 14:
             external = external or value == 1
     if external or place:
-        length = place.get("length")
-        offset = int(place.get("offset") or 0)
-        yield ExternalTensor(name, place.get("location", ""), offset, None if length is None else int(length))
+        yield _placed(name, place, kind, tuple(shape))
+
+
+def _placed(name: str, place: Mapping[str, str], kind: int, shape: tuple[int, ...]) -> ExternalTensor:
+    length = place.get("length")
+    offset = int(place.get("offset") or 0)
+    return ExternalTensor(name, place.get("location", ""), offset, None if length is None else int(length), kind, shape)
+
+
+def _varints(packed: memoryview) -> Iterator[int]:
+    at = 0
+    while at < len(packed):
+        value, at = _varint(packed, at)
+        yield value
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:

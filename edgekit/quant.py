@@ -47,6 +47,8 @@ class QuantSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raise ValueError for a layout that the operators do not have."""
         if self.bits not in (4, 8, 32) or (self.bits != 32 and self.block_size not in BLOCK_SIZES):
             raise ValueError(f"no kernel for {self.bits} bits in blocks of {self.block_size}")
+        if self.bits == 32 and (self.block_size, self.offsets) != (0, "none"):
+            raise ValueError("floats have neither blocks nor offsets")
         if (self.offsets, self.twin) not in _SUFFIXES or (self.twin and self.bits != 4):
             raise ValueError("only symmetric INT4 blocks have an INT8 twin")
 

@@ -11,6 +11,7 @@ _CONTEXTS = (512, 2048, 8192, 32768, 131072)
 _QUALITY: Mapping[str, tuple[str, str]] = {
     "kl": ("KL divergence", "{:.4f} nats"),
     "same_top_token": ("same most likely token", "{:.1%}"),
+    "prompt_kl": ("KL divergence after a prompt that was read in INT8, from one that was not", "{:.4f} nats"),
     "perplexity": ("perplexity", "{:.3f}"),
     "reference_perplexity": ("perplexity of the source", "{:.3f}"),
     "cosine": ("cosine between vectors", "{:.4f}"),

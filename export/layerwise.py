@@ -9,12 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 from onnx import TensorProto
 
 from edgekit import contract
 from edgekit.arch import ModelArch, Positions
-from edgekit.hardware import usable_cores
 from edgekit.quant import FLOAT
 from export import reference
 from export.families.weights import Weights
@@ -24,6 +22,7 @@ from export.graph.blocks import Linear, Norm
 from export.graph.ops import NOTHING, Graph, Inline, Value
 from export.matrices import CheckpointMatrices
 from export.quantize.plan import matrix_parts
+from export.sessions import open_session
 
 Floats = npt.NDArray[np.float32]
 _STREAM_IN, _STREAM_OUT = "stream_in", "stream_out"
@@ -53,8 +52,11 @@ class Layerwise:
     """A checkpoint as a float model. Streams are [batch, sequence, hidden]; all rows have the same length."""
 
     def __init__(self, arch: ModelArch, weights: Weights, ends: Ends | None = None) -> None:
-        self._arch, self._weights, self._ends = arch, weights, ends
+        self._arch, self._weights = arch, weights
         self._sessions: dict[Positions, _LayerSession] = {}
+        plain = CheckpointMatrices(arch, weights)
+        self._matrices: reference.Matrices = plain if ends is None else _Replaced(plain, ends)
+        self._parts = matrix_parts(arch)
 
     @property
     def layers(self) -> int:
@@ -64,7 +66,7 @@ class Layerwise:
     def load(self, i: int) -> Layer:
         """The weights of one layer."""
         at = f"layers.{i}."
-        parts = {name: parts for name, parts in matrix_parts(self._arch).items() if name.startswith(at)}
+        parts = {name: parts for name, parts in self._parts.items() if name.startswith(at)}
         matrices = {
             name.removeprefix(at): np.concatenate([self._weights.tensor(part) for part in each])
             for name, each in parts.items()
@@ -75,12 +77,12 @@ class Layerwise:
     def embed(self, ids: npt.NDArray[np.int64]) -> Floats:
         """Ids [batch, sequence] -> the stream that enters the first layer."""
         unique, places = np.unique(ids, return_inverse=True)
-        rows = self._matrices().lookup([int(token) for token in unique])
+        rows = self._matrices.lookup([int(token) for token in unique])
         stream = rows[places.reshape(ids.shape)] * np.float32(self._arch.embed_scale)
         if self._arch.learned_positions:
             stream = stream + self._weights.rows("positions.weight", 0, ids.shape[1])
         if self._arch.rotated:
-            stream = self._matrices().multiply("rotate_in", stream.reshape(-1, self._arch.hidden)).reshape(stream.shape)
+            stream = self._matrices.multiply("rotate_in", stream.reshape(-1, self._arch.hidden)).reshape(stream.shape)
         return stream
 
     def run(self, i: int, layer: Layer, stream: Floats) -> Floats:
@@ -97,11 +99,7 @@ class Layerwise:
 
     def logits(self, stream: Floats) -> Floats:
         """The stream after the last layer, of one row [sequence, hidden] -> logits [sequence, vocab]."""
-        return reference.head(self._arch, self._matrices(), stream)
-
-    def _matrices(self) -> reference.Matrices:
-        plain = CheckpointMatrices(self._arch, self._weights)
-        return plain if self._ends is None else _Replaced(plain, self._ends)
+        return reference.head(self._arch, self._matrices, stream)
 
     def windows(self, windows: Sequence[Sequence[int]]) -> Iterator[Floats]:
         """Logits [tokens, vocab] of each window, in order; each layer is read once for all of them."""
@@ -210,13 +208,7 @@ class _LayerSession:
         self._taps = {name.removeprefix(self._at): g.operand_of(f"{name}.weight") for name in stored.matrices}
         for value in dict.fromkeys(self._taps.values()):
             g.output(value, TensorProto.FLOAT, ("batch", "sequence", f"columns of {value}"))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = usable_cores()
-        options.log_severity_level = 3
-        options.enable_cpu_mem_arena = False
-        self._session = onnxruntime.InferenceSession(
-            g.model().SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(g.model().SerializeToString(), arena=False)
         self._names = [entry.name for entry in self._session.get_inputs()]
 
     def run(self, layer: Layer, stream: Floats, *, taps: bool) -> tuple[Floats, dict[str, Floats]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from edgekit import files
+from edgekit import contract, files
 from edgekit.arch import ModelArch
 from edgekit.contract import CacheType
 from edgekit.errors import QualityTooLow, UsageError
@@ -16,7 +16,7 @@ from export import checkpoints, pack, speed, verify
 from export.checkpoints import TextFiles
 from export.families import arch_of
 from export.families.weights import CheckpointWeights, Weights
-from export.graph import decoder
+from export.graph import decoder, prefill
 from export.optimum import route
 from export.prompts import prompts_for
 from export.quantize import plan as planning
@@ -118,6 +118,8 @@ def _write_graph(
         total = sum(matrix.bytes for matrix in made.plan.values())
         progress.stage(f"writing {recipe.precision} weights")
         decoder.save(folder, arch, made.plan, weights, made.quantise, written, made.scales)
+        if prefill.possible(made.plan):
+            prefill.save(folder, folder / contract.PREFILL_FILE, arch, made.plan)
     return made
 
 

@@ -1,14 +1,11 @@
-"""Several bundles of one model compared: a table, and a plot of quality against size.
-
-The plot is written as SVG by hand. It is thirty lines of geometry, always the same bytes for the same points, and
-sharp at any size; a plotting library would bring more to the build machine than the rest of the export needs.
-"""
+"""Several bundles of one model compared: a table, and a plot of quality against size."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+
+from edgekit.plots import Scale, document, line, text, ticks
 
 WIDTH, HEIGHT = 720, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 150, 24, 52
@@ -61,36 +58,24 @@ def svg(points: Sequence[Point]) -> str:
     """KL (logarithmic) over megabytes, every point with its label, and a line through the best of each size."""
     if not points or not all(math.isfinite(point.kl) and point.bytes > 0 for point in points):
         raise ValueError("a plot needs points, each with a size and a finite KL")
-    sizes, losses = _ticks([point.bytes / 1e6 for point in points]), _decades([point.kl for point in points])
-    across = _Scale(sizes[0], sizes[-1], _LEFT, WIDTH - _RIGHT)
-    down = _Scale(math.log10(losses[0]), math.log10(losses[-1]), HEIGHT - _BOTTOM, _TOP)
+    sizes, losses = ticks([point.bytes / 1e6 for point in points]), _decades([point.kl for point in points])
+    across = Scale(sizes[0], sizes[-1], _LEFT, WIDTH - _RIGHT)
+    down = Scale(math.log10(losses[0]), math.log10(losses[-1]), HEIGHT - _BOTTOM, _TOP)
 
     def at(point: Point) -> tuple[float, float]:
         return across(point.bytes / 1e6), down(math.log10(max(point.kl, _SMALLEST_KL)))
 
-    lines = [_line((across(size), _TOP), (across(size), HEIGHT - _BOTTOM), "grid") for size in sizes]
-    lines += [_line((_LEFT, down(math.log10(kl))), (WIDTH - _RIGHT, down(math.log10(kl))), "grid") for kl in losses]
-    texts = [_text((across(size), HEIGHT - _BOTTOM + 18), f"{size:g}", "middle") for size in sizes]
-    texts += [_text((_LEFT - 8, down(math.log10(kl)) + 4), f"{kl:g}", "end") for kl in losses]
-    texts.append(_text(((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 12), "size (MB)", "middle"))
-    texts.append(_text((8, _TOP - 8), "KL from the source (nats)", "start"))
+    lines = [line((across(size), _TOP), (across(size), HEIGHT - _BOTTOM), "grid") for size in sizes]
+    lines += [line((_LEFT, down(math.log10(kl))), (WIDTH - _RIGHT, down(math.log10(kl))), "grid") for kl in losses]
+    texts = [text((across(size), HEIGHT - _BOTTOM + 18), f"{size:g}", "middle") for size in sizes]
+    texts += [text((_LEFT - 8, down(math.log10(kl)) + 4), f"{kl:g}", "end") for kl in losses]
+    texts.append(text(((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 12), "size (MB)", "middle"))
+    texts.append(text((8, _TOP - 8), "KL from the source (nats)", "start"))
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(at, frontier(points)))
     marks = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4"/>' for x, y in map(at, sorted(points, key=_order))]
-    labels = [_text(place, label, "start") for place, label in _labels([(at(p), p.label) for p in points])]
-    return "\n".join(
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
-            "<title>KL divergence from the source over the size of the bundle</title>",
-            f"<style>{_STYLE}</style>",
-            '<rect width="100%" height="100%" fill="#fff"/>',
-            *lines,
-            f'<polyline points="{path}"/>',
-            *marks,
-            *texts,
-            *labels,
-            "</svg>\n",
-        )
-    )
+    labels = [text(place, label, "start") for place, label in _labels([(at(p), p.label) for p in points])]
+    parts = (*lines, f'<polyline points="{path}"/>', *marks, *texts, *labels)
+    return document((WIDTH, HEIGHT), "KL divergence from the source over the size of the bundle", _STYLE, parts)
 
 
 def _labels(wanted: Sequence[tuple[tuple[float, float], str]]) -> list[tuple[tuple[float, float], str]]:
@@ -110,31 +95,8 @@ def _overlap(one: tuple[float, float], label: str, other: tuple[float, float], o
     return not beside and abs(one[1] - other[1]) < _LINE
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """Values from `low` to `high` on pixels from `start` to `stop`."""
-
-    low: float
-    high: float
-    start: float
-    stop: float
-
-    def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start)
-
-
 def _order(point: Point) -> tuple[int, float, str]:
     return point.bytes, point.kl, point.label
-
-
-def _ticks(values: Sequence[float]) -> list[float]:
-    """Three to nine round numbers that enclose all values."""
-    span = max(max(values) - min(values), max(values) / 10)
-    rough = span / 5
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
-    first, last = math.floor(min(values) / step), math.ceil(max(values) / step)
-    return [round(number * step, 9) for number in range(first, max(last, first + 1) + 1)]
 
 
 def _decades(values: Sequence[float]) -> list[float]:
@@ -145,12 +107,3 @@ def _decades(values: Sequence[float]) -> list[float]:
     steps = (1, 2, 5) if high - low <= 2 else (1,)
     ticks = [float(f"{step}e{power}") for power in range(low, high) for step in steps]
     return [*ticks, float(f"1e{high}")]
-
-
-def _line(start: tuple[float, float], stop: tuple[float, float], kind: str) -> str:
-    (x1, y1), (x2, y2) = start, stop
-    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-
-
-def _text(at: tuple[float, float], text: str, anchor: str) -> str:
-    return f'<text x="{at[0]:.1f}" y="{at[1]:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

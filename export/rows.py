@@ -1,14 +1,11 @@
 """Rows of equal length, decoded side by side: what writes calibration text and measures speed."""
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
 from edgekit import contract
 from edgekit.arch import ModelArch
-from edgekit.hardware import usable_cores
 
 Ids = npt.NDArray[np.int64]
 
@@ -52,11 +49,3 @@ class Rows:
 
     def _bind_output(self, name: str, array: npt.NDArray[np.generic]) -> None:
         self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-
-
-def open_session(model: Path) -> onnxruntime.InferenceSession:
-    """A graph on all cores."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_cores()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

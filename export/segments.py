@@ -17,9 +17,9 @@ from onnx.utils import Extractor
 
 from edgekit import contract
 from edgekit.arch import ModelArch
-from edgekit.hardware import usable_cores
 from export.graph import attention
 from export.graph.decoder import boundary
+from export.sessions import open_session
 
 Floats = npt.NDArray[np.float32]
 SEGMENT_BYTES = 240 << 20
@@ -113,11 +113,7 @@ class Segments:
     def _session(self, file: Path) -> onnxruntime.InferenceSession:
         if self._kept is not None:
             return self._kept
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = usable_cores()
-        options.log_severity_level = 3
-        options.enable_cpu_mem_arena = False  # an arena would keep what a closed segment took
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        session = open_session(file, arena=False)  # an arena would keep what a closed segment took
         if len(self._spans) == 1:
             self._kept = session
         return session

@@ -8,7 +8,8 @@ import numpy as np
 
 from edgekit import contract
 from edgekit.arch import ModelArch
-from export.rows import Rows, open_session
+from export.rows import Rows
+from export.sessions import open_session
 
 PROMPT_TOKENS, ANSWER_TOKENS, ROUNDS = 64, 32, 3
 LARGEST_BYTES = 512 << 20

@@ -4,25 +4,28 @@
    the bytes on disk: a wrong graph, a wrong layout or a damaged file cannot pass.
 2. As devices run it (activations rounded to INT8, and the cache if that was asked for), its logits stay near: what
    is lost is measured against the checkpoint's own values. That is the quality that the manifest records.
-3. Greedy continuations are recorded: any device can repeat them.
+3. The twin that reads prompts, if there is one, writes nearly the same keys and values (export.verify_prompt).
+4. Greedy continuations are recorded: any device can repeat them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edgekit import contract
 from edgekit.arch import ModelArch
 from edgekit.errors import VerificationFailed
 from edgekit.manifest import Golden
-from export import reference
+from export import reference, verify_prompt
+from export.divergence import divergence
 from export.families.weights import Weights
 from export.matrices import BundleMatrices, CheckpointMatrices
 from export.quantize.plan import Plan
+from export.runner import Runner
 from export.segments import Cache, Segments
 
 Floats = npt.NDArray[np.float32]
@@ -46,7 +49,10 @@ rounding moves one by 0.3 to 0.7. Closer ones may change with the CPU, and a sou
 
 @dataclass(frozen=True)
 class Report:
-    """What verification measured; `kl` is in nats, `same_top_token` a share of `tokens` positions."""
+    """What verification measured; `kl` is in nats, `same_top_token` a share of `tokens` positions.
+
+    `prompt_kl` is what tokens lose that follow a prompt which the twin has read, if that was measured.
+    """
 
     error: float
     kl: float
@@ -54,6 +60,7 @@ class Report:
     tokens: int
     golden: tuple[Golden, ...]
     speed: Mapping[str, float] = field(default_factory=dict)
+    prompt_kl: float | None = None
 
     def quality(self) -> dict[str, float]:
         """As the manifest records it."""
@@ -62,6 +69,7 @@ class Report:
             "kl": round(self.kl, 6),
             "same_top_token": round(self.same_top_token, 4),
             "tokens": float(self.tokens),
+            **({} if self.prompt_kl is None else {"prompt_kl": round(self.prompt_kl, 6)}),
             **self.speed,
         }
 
@@ -92,15 +100,23 @@ def against_reference(
     source = reference.logits(plain, CheckpointMatrices(plain, weights), probe)
     with Segments(folder, arch, layer_bytes, exact=False) as segments:
         # The prompts go along: of a large model, each run opens and reads everything.
-        (found, *answers), (_, *pasts) = segments.run([probe, *prompts], [segments.empty() for _ in (probe, *prompts)])
+        (found, *answers), (read, *pasts) = segments.run(
+            [probe, *prompts], [segments.empty() for _ in (probe, *prompts)]
+        )
         _check_near(found, expected)
         kl, same = divergence(source, found)
         if not np.isfinite(kl):
             raise VerificationFailed("the checkpoint's own logits are not finite numbers")
+        prompt_kl = None
+        if (folder / contract.PREFILL_FILE).exists():
+            step("checking the graph that reads prompts")
+            prompt_kl = verify_prompt.against_decoder(
+                folder, arch, plan, verify_prompt.Read(probe, found, read), segments
+            )
         step("recording golden tokens")
         length = GOLDEN_TOKENS if arch.parameters < LARGE_PARAMETERS else GOLDEN_TOKENS_OF_LARGE
         recorded = continued(segments, prompts, answers, pasts, eos=eos, tokens=length)
-    return Report(error, kl, same, len(probe), recorded)
+    return Report(error, kl, same, len(probe), recorded, prompt_kl=prompt_kl)
 
 
 def _check_exact(found: Floats, expected: Floats) -> float:
@@ -116,32 +132,6 @@ def _check_near(found: Floats, expected: Floats) -> None:
         raise VerificationFailed(
             f"rounded activations (and cache, if it is INT8) cost {kl:.3f} nats, more than {MAX_KL_OF_ACTIVATIONS}"
         )
-
-
-def divergence(source: Floats, found: Floats) -> tuple[float, float]:
-    """Mean KL(source || found) in nats, and the share of positions with the same most likely token."""
-    kl, same = 0.0, 0
-    for one, other in zip(source, found, strict=True):  # in double precision, position by position to save memory
-        p, q = _log_softmax(one), _log_softmax(other)
-        kl += float((np.exp(p) * (p - q)).sum())
-        same += int(one.argmax() == other.argmax())
-    return kl / len(source), same / len(source)
-
-
-def _log_softmax(logits: Floats) -> npt.NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max()
-    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
-    return result
-
-
-class Runner(Protocol):
-    """A decoder that appends ids to sequences, each with a cache of its own: `Segments`, for instance."""
-
-    def empty(self) -> Cache:
-        """The cache of a sequence with no tokens."""
-
-    def run(self, sequences: Sequence[Sequence[int]], pasts: Sequence[Cache]) -> tuple[list[Floats], list[Cache]]:
-        """Logits [tokens, vocab] and the new cache of each sequence."""
 
 
 def golden(runner: Runner, prompts: Sequence[Sequence[int]], eos: Sequence[int]) -> tuple[Golden, ...]:

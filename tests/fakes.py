@@ -12,7 +12,7 @@ from edgekit.errors import EdgekitError
 from edgekit.manifest import FileEntry, Manifest, Recipe, Requirements, Source, SpecialTokens
 
 VOCAB = 300
-TIMINGS = Timings(prompt_tokens=7, prompt_s=0.25, generated_tokens=11, generate_s=0.5)
+TIMINGS = Timings(prompt_tokens=7, prompt_s=0.25, generated_tokens=11, generate_s=0.5, cached_tokens=3)
 
 
 def manifest(*, name: str = "tiny", version: str = "1.0") -> Manifest:

@@ -20,6 +20,9 @@ MAY_IMPORT = {
 }
 EXCEPTIONS = {
     "edgekit/cli.py": {"click"},
+    # The arithmetic of weights that devices derive and export measures: neither side may import the other.
+    "edgekit/twin/codes.py": {"numpy"},
+    "edgekit/twin/expand.py": {"numpy"},
     "edgekit/console.py": {"click"},
     "export/cli.py": {"click"},
     "export/eval_cli.py": {"click"},
@@ -51,9 +54,12 @@ def test_imports_stay_in_their_room(path: Path) -> None:
     assert not stray, f"{_name(path)} may not import {sorted(stray)}"
 
 
-def test_the_device_meets_onnxruntime_in_one_file_only() -> None:
+def test_the_device_meets_onnxruntime_in_two_files_only() -> None:
     found = {_name(path) for path in ROOM_FILES if "onnxruntime" in imports_of(path)}
-    assert {name for name in found if name.startswith("device_agent/")} == {"device_agent/engine/session.py"}
+    assert {name for name in found if name.startswith("device_agent/")} == {
+        "device_agent/engine/session.py",
+        "device_agent/engine/twin/probe.py",  # asks the processor, and runs no bundle
+    }
 
 
 @pytest.mark.parametrize("path", ROOM_FILES, ids=_name)

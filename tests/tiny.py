@@ -275,9 +275,14 @@ def _write_metadata(writer: gguf.GGUFWriter, config: Config) -> None:
     if config.linear_rope_factor is not None:
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(config.linear_rope_factor)
+    write_gguf_text(writer, config.vocab, add_bos=config.add_bos)
+
+
+def write_gguf_text(writer: gguf.GGUFWriter, vocab: int, *, add_bos: bool) -> None:
+    """The tokenizer, filled up with tokens that no text becomes, and the template."""
     tokens = list(vocabulary())
     kinds = [gguf.TokenType.CONTROL] * len(SPECIALS) + [gguf.TokenType.NORMAL] * (len(tokens) - len(SPECIALS))
-    padding = [f"[PAD{number}]" for number in range(len(tokens), config.vocab)]
+    padding = [f"[PAD{number}]" for number in range(len(tokens), vocab)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(tokens + padding)
@@ -286,5 +291,5 @@ def _write_metadata(writer: gguf.GGUFWriter, config: Config) -> None:
     writer.add_bos_token_id(IM_START)
     writer.add_eos_token_id(IM_END)
     writer.add_pad_token_id(IM_END)
-    writer.add_add_bos_token(config.add_bos)
+    writer.add_add_bos_token(add_bos)
     writer.add_chat_template(CHAT_TEMPLATE)

@@ -1,4 +1,4 @@
-"""A decoder over a graph that appends to its cache by copying it (`kv: concat` in the manifest).
+"""One row over a graph that appends to its cache by copying it (`kv: concat` in the manifest).
 
 Such graphs come from other exporters: they are slower than ours on long texts, and they run. The cache
 stays where onnxruntime put it and goes back in as it is; only forgetting tokens copies what is kept.
@@ -10,11 +10,15 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from device_agent.engine.cache import check_snapshot
+from device_agent.engine.rows import Floats, Snapshot
+from device_agent.engine.shared import check_ids
 from edgekit import contract
 from edgekit.arch import ModelArch
+from edgekit.contract import CACHE_VALUE_BYTES
 
 Ids = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[np.generic]
 
 
 class GrowingGraph(Protocol):
@@ -25,12 +29,17 @@ class GrowingGraph(Protocol):
     def append(self, feeds: Mapping[str, Ids]) -> Floats:
         """Run on `feeds` and the cache, keep the longer cache: logits [1, kept, vocab]. Raises BundleError."""
 
-    def truncate(self, length: int) -> None:
-        """Keep the cache of the first `length` tokens."""
+    def cached(self, length: int) -> tuple[Array, ...]:
+        """A copy of the first `length` tokens' keys and values of each layer in turn: [kv_heads, length, head_dim]."""
+
+    def put(self, arrays: Sequence[Array]) -> None:
+        """Have a cache of exactly these keys and values."""
 
 
-class ConcatDecoder:
-    """Implements generate.StepDecoder over a GrowingGraph."""
+class ConcatRows:
+    """Implements rows.Rows over a GrowingGraph, with one row."""
+
+    most_rows = 1
 
     def __init__(self, graph: GrowingGraph, arch: ModelArch) -> None:
         self._graph = graph
@@ -38,41 +47,65 @@ class ConcatDecoder:
         self._length = 0
 
     @property
-    def length(self) -> int:
-        """Tokens in the cache."""
-        return self._length
-
-    @property
     def context_tokens(self) -> int:
         """Tokens that the model can attend to."""
         return self._arch.context
 
-    def truncate(self, length: int) -> None:
-        """Forget the tokens after the first `length`."""
-        if not 0 <= length <= self._length:
-            raise ValueError(f"cannot keep {length} of {self._length} tokens")
-        if length != self._length:
-            self._graph.truncate(length)
-            self._length = length
+    @property
+    def bytes_per_token(self) -> int:
+        """Cache memory that one token takes."""
+        return self._arch.kv_values_per_token * CACHE_VALUE_BYTES["float32"]
 
-    def step(self, ids: Sequence[int]) -> Floats:
-        """Append `ids` and return the logits [vocab] after the last.
+    def length(self, row: int) -> int:
+        """Tokens in the cache. Raises ValueError for any row but 0."""
+        if row:
+            raise ValueError(f"there is one row, 0, and {row} is none")
+        return self._length
 
-        Raises ValueError if they do not fit into the context or are no tokens of the vocabulary, and BundleError if
-        onnxruntime fails.
-        """
-        total = self._length + len(ids)
-        if not ids or total > self._arch.context:
-            raise ValueError(f"{len(ids)} tokens do not fit after {self._length}")
-        if min(ids) < 0 or max(ids) >= self._arch.vocab:  # a table of embeddings may be read without a check
-            raise ValueError(f"token ids go from 0 to {self._arch.vocab - 1}")
+    def read(self, row: int, ids: Sequence[int], *, keep: int = 1) -> Floats:
+        """As `rows.Rows`."""
+        past = self.length(row)
+        check_ids(ids, past=past, arch=self._arch)
+        if not 0 <= keep <= len(ids):
+            raise ValueError(f"no logits of {keep} of {len(ids)} tokens")
+        total = past + len(ids)
         feeds: dict[str, Ids] = {
             contract.INPUT_IDS: np.asarray([ids], np.int64),
             contract.ATTENTION_MASK: np.ones((1, total), np.int64),
-            contract.POSITION_IDS: np.arange(self._length, total, dtype=np.int64)[None],
-            contract.LOGITS_TO_KEEP: np.asarray(1, np.int64),
+            contract.POSITION_IDS: np.arange(past, total, dtype=np.int64)[None],
+            contract.LOGITS_TO_KEEP: np.asarray(max(keep, 1), np.int64),
         }
         logits = self._graph.append({name: feeds[name] for name in feeds.keys() & self._graph.inputs})
         self._length = total
-        last: Floats = logits[0, -1]
-        return last
+        return logits[0, logits.shape[1] - keep :]
+
+    def decode(self, ids: Mapping[int, int]) -> Floats:
+        """As `rows.Rows`."""
+        if len(ids) != 1:
+            raise ValueError(f"there is one row, and not {len(ids)}")
+        ((row, token),) = ids.items()
+        return self.read(row, (token,))
+
+    def truncate(self, row: int, length: int) -> None:
+        """Forget the tokens after the first `length`. Raises ValueError if there are fewer."""
+        if not 0 <= length <= self.length(row):
+            raise ValueError(f"cannot keep {length} of {self._length} tokens")
+        if length != self._length:
+            self._graph.put(self._graph.cached(length))
+            self._length = length
+
+    def snapshot(self, row: int, length: int) -> Snapshot:
+        """A copy of the first `length` tokens. Raises ValueError if there are fewer."""
+        if not 0 <= length <= self.length(row):
+            raise ValueError(f"there are {self._length} tokens, not {length}")
+        return Snapshot(length, self._graph.cached(length))
+
+    def restore(self, row: int, snapshot: Snapshot) -> None:
+        """Hold exactly what `snapshot` holds. Raises ValueError if it is not of such a cache."""
+        self.length(row)
+        check_snapshot(snapshot, self._arch, np.dtype(np.float32))
+        self._graph.put(snapshot.arrays)
+        self._length = snapshot.length
+
+    def shrink(self) -> None:
+        """The cache is never larger than what it holds."""

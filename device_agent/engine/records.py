@@ -46,17 +46,29 @@ class Generation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Counts and wall-clock seconds of one answer, without the time it waited for its turn."""
+    """Counts and wall-clock seconds of one answer, without the time it waited for its turn.
+
+    `cached_tokens` of the prompt were known from earlier requests and not read again. Of `drafted` guesses, `accepted`
+    became part of the answer.
+    """
 
     prompt_tokens: int
     prompt_s: float
     generated_tokens: int
     generate_s: float
+    cached_tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
+
+    @property
+    def read_tokens(self) -> int:
+        """Tokens of the prompt that had to be read."""
+        return self.prompt_tokens - self.cached_tokens
 
     @property
     def prompt_per_second(self) -> float:
-        """Prompt tokens a second."""
-        return self.prompt_tokens / self.prompt_s if self.prompt_s else 0.0
+        """Prompt tokens read a second."""
+        return self.read_tokens / self.prompt_s if self.prompt_s else 0.0
 
     @property
     def generated_per_second(self) -> float:
@@ -76,6 +88,51 @@ class Piece:
     tokens: tuple[int, ...] = ()
     finish: FinishReason | None = None
     timings: Timings | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """How the engine shares the machine.
+
+    `threads` None means the physical cores. `queue_limit` requests may wait while `slots` run together (None: as many
+    as memory allows). `prefix_bytes` bounds what is kept of ended requests, for prompts that begin as they did (None:
+    a share of memory; 0: nothing). While prompts are read, in chunks of `chunk_tokens` at most, a stream's next token
+    may take `stall` times as long. The model works for `duty` of the time (0 to 1), and leaves memory when there was
+    no work for `idle_unload_s` (None: never). With `guess`, tokens are guessed and verified where that is faster.
+    """
+
+    threads: int | None = None
+    queue_limit: int = 16
+    slots: int | None = None
+    prefix_bytes: int | None = None
+    chunk_tokens: int = 128
+    stall: float = 2.0
+    duty: float = 1.0
+    idle_unload_s: float | None = None
+    guess: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineState:
+    """What the engine is doing, and what it did since it was started.
+
+    `cached_entries` texts of ended requests are kept, in `cached_bytes`. `read_tokens` were read of prompts, and
+    `cached_tokens` did not have to be; `written_tokens` were generated; of `drafted` guesses `accepted` were right.
+    """
+
+    running: int
+    waiting: int
+    slots: int
+    loaded: bool
+    resting: bool
+    threads: int
+    cached_entries: int
+    cached_bytes: int
+    read_tokens: int
+    cached_tokens: int
+    written_tokens: int
+    drafted: int
+    accepted: int
 
 
 class Answer(Protocol):

@@ -1,129 +1,101 @@
-"""The one thread that owns the model: requests wait in a bounded queue, answers come back in pieces.
+"""The one thread that owns the model: requests wait in a bounded queue, run together, and come back in pieces.
 
-Everyone else submits a record and reads its answer. The pieces of an answer pass through a queue without a
-limit: they are a few hundred bytes each and at most as many as the context has tokens, and a limit would let
-one reader who does not read stall everybody else. What is limited is the number of requests that wait.
+Everyone else submits a record and reads its answer (`answers`). The thread takes up requests while there are slots,
+lets the batch make one step after the other, and tends the model in between: it is loaded again with other threads,
+rests between steps to keep to its duty, and leaves memory when nobody has asked for anything for a while.
 """
 
 import collections
 import logging
 import math
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 
-from device_agent.engine.generate import CHUNK_TOKENS, StepDecoder, answer, room_for
-from device_agent.engine.records import Generation, Piece, Timings
-from device_agent.engine.sampling import Sampler, make_sampler
-from device_agent.engine.text import StopStrings, TextDecoder
-from edgekit.errors import EdgekitError, InvalidRequest, Overloaded, ServerError, ShuttingDown
+import psutil
+
+from device_agent.engine.answers import Job, QueuedAnswer
+from device_agent.engine.batch import Batch, Room
+from device_agent.engine.budget import prefix_bytes_for, slots_for
+from device_agent.engine.records import EngineSettings, EngineState, Generation
+from device_agent.engine.rows import Rows, Snapshot
+from device_agent.engine.sampling import make_sampler
+from device_agent.engine.sequence import Guesser, Language, room_for
+from device_agent.engine.text import StopStrings
+from device_agent.engine.turns import Pace
+from edgekit.errors import EdgekitError, InvalidRequest, Overloaded, ServerError, ShuttingDown, UsageError
+from edgekit.hardware import usable_cores
 
 log = logging.getLogger(__name__)
 
 MAX_RETRY_AFTER_S = 60
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Job:
-    """A request on its way: what to do, where its pieces go, whether they are still wanted."""
-
-    generation: Generation
-    sampler: Sampler
-    outbox: "queue.SimpleQueue[Piece | EdgekitError]" = field(default_factory=queue.SimpleQueue)
-    cancelled: threading.Event = field(default_factory=threading.Event)
-
-    def end_unserved(self) -> None:
-        """Say "cancelled" for a request whose turn never came."""
-        timings = Timings(prompt_tokens=len(self.generation.prompt), prompt_s=0.0, generated_tokens=0, generate_s=0.0)
-        self.outbox.put(Piece(text="", finish="cancelled", timings=timings))
-
-
-class QueuedAnswer:
-    """A generation that waits, runs or has ended (records.Answer). One reader; `cancel` from any thread."""
-
-    def __init__(self, job: _Job, withdraw: Callable[[_Job], None]) -> None:
-        self._job = job
-        self._withdraw = withdraw
-        self._ended = False
-        self._error: EdgekitError | None = None
-
-    def next(self, timeout_s: float | None = None) -> Piece | None:
-        """The next piece, or None if none came within `timeout_s` seconds, or if the last one was read already.
-
-        Raises EdgekitError if generation failed, then and at every later call.
-        """
-        if self._error:
-            raise self._error
-        if self._ended:
-            return None
-        try:
-            item = self._job.outbox.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-        if isinstance(item, EdgekitError):
-            self._error = item
-            raise item
-        self._ended = item.finish is not None
-        return item
-
-    def __iter__(self) -> Iterator[Piece]:
-        """All pieces up to and including the one with `finish`. Raises EdgekitError if generation failed."""
-        while (piece := self.next()) is not None:
-            yield piece
-
-    def cancel(self) -> None:
-        """Leave the queue at once, or stop within one token; the last piece then says "cancelled".
-
-        Harmless when the answer has ended.
-        """
-        self._job.cancelled.set()
-        self._withdraw(self._job)
+SHRINK_AFTER_S = 20.0
+"""Without work: the cache gives back what it grew by. Sooner, it would have to grow again for the next question."""
 
 
 class Scheduler:
-    """Serves one generation after the other, in the order of `submit`.
+    """Serves requests in the order of `submit`, as many together as there are slots.
 
-    The thread is a daemon: a program that ends without `close` is not kept alive by it.
+    `rows` is the model as it was loaded on the settings' threads, `open_rows` loads it again on so many. The thread is
+    a daemon: a program that ends without `close` is not kept alive by it. Raises UsageError for settings out of range.
     """
 
     def __init__(
         self,
-        decoder: StepDecoder,
-        tokenizer: TextDecoder,
-        eos: tuple[int, ...],
+        rows: Rows,
+        open_rows: Callable[[int], Rows],
+        language: Language,
+        settings: EngineSettings,
         *,
-        vocab: int,
-        queue_limit: int = 16,
-        chunk_tokens: int = CHUNK_TOKENS,
+        guess: Callable[[], Guesser] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._decoder = decoder
-        self._tokenizer = tokenizer
-        self._eos = frozenset(eos)
-        self._vocab = vocab
-        self._queue_limit = queue_limit
-        self._chunk_tokens = chunk_tokens
+        _check(settings)
+        memory = psutil.virtual_memory()
+        slots = slots_for(
+            settings.slots,
+            most_rows=rows.most_rows,
+            bytes_per_token=rows.bytes_per_token,
+            context_tokens=rows.context_tokens,
+            available_bytes=memory.available,
+        )
+        room = Room(slots, prefix_bytes_for(settings.prefix_bytes, total_bytes=memory.total))
+        pace = Pace(settings.chunk_tokens, settings.stall)
+        self._open_rows = open_rows
+        self._language = language
+        self._settings = settings
         self._clock = clock
+        self._context_tokens = rows.context_tokens
+        self._batch = Batch(language, room, pace=pace, clock=clock, guess=guess)  # the thread's, once it runs
+        self._batch.attach(rows)
+        self._loaded_threads = settings.threads or usable_cores()
         self._thread = threading.Thread(target=self._work, name="edgekit-model", daemon=True)
         self._changed = threading.Condition()  # guards everything below
-        self._waiting: collections.deque[_Job] = collections.deque()
-        self._running: _Job | None = None
+        self._waiting: collections.deque[Job] = collections.deque()
+        self._errands: collections.deque[Job] = collections.deque()  # to be prepared when nothing else is to be done
+        self._pins: list[tuple[Sequence[int], Snapshot]] = []
+        self._running: dict[Job, float] = {}  # and when each began
         self._closing = False
+        self._resting = False
+        self._kept = (0, 0)
+        self._threads = self._loaded_threads
+        self._duty = settings.duty
         self._usual_s = 0.0  # a moving average of what an answer takes
 
     def start(self) -> None:
         """Start the thread; once."""
         self._thread.start()
 
+    # --- requests, from any thread --------------------------------------------------------------
+
     @property
     def busy(self) -> bool:
-        """Whether a generation is running."""
-        return self._running is not None
+        """Whether a request is being answered or a prefix prepared."""
+        return bool(self._running)
 
     def depth(self) -> int:
-        """Requests that wait for their turn, the running one not counted."""
+        """Requests that wait for their turn, running ones not counted."""
         return len(self._waiting)
 
     def submit(self, generation: Generation) -> QueuedAnswer:
@@ -132,81 +104,239 @@ class Scheduler:
         Raises InvalidRequest (empty prompt, an id outside of the vocabulary, a limit or a sampling parameter out
         of range, an empty stop string), ContextOverflow, Overloaded (queue full) or ShuttingDown (after `close`).
         """
-        prompt = generation.prompt
-        room_for(len(prompt), max_tokens=generation.max_tokens, context_tokens=self._decoder.context_tokens)
-        if min(prompt) < 0 or max(prompt) >= self._vocab:
-            raise InvalidRequest(f"The prompt has a token id outside of 0 to {self._vocab - 1}.", param="prompt")
-        StopStrings(generation.stop)  # made again when its turn comes; here for what it refuses
-        job = _Job(generation, make_sampler(generation.sampling, vocab=self._vocab))
+        job = self._checked(generation)
         with self._changed:
-            if self._closing:
-                raise ShuttingDown("no new requests are taken")
-            if len(self._waiting) >= self._queue_limit:
-                retry_after_s = min(max(1, math.ceil(self._usual_s)), MAX_RETRY_AFTER_S)
+            if len(self._waiting) >= self._settings.queue_limit and not self._closing:
+                a_slot_s = self._usual_s / self._batch.room.slots
+                retry_after_s = min(max(1, math.ceil(a_slot_s)), MAX_RETRY_AFTER_S)
                 raise Overloaded(f"{len(self._waiting)} requests are waiting already", retry_after_s)
-            self._waiting.append(job)
-            self._changed.notify_all()
+            self._queue(self._waiting, job)
         return QueuedAnswer(job, self._withdraw)
 
-    def close(self, *, finish: bool) -> None:
-        """Take no more requests, end those that were taken, and wait for the thread to end.
+    def prepare(self, ids: Sequence[int]) -> "Future[Snapshot]":
+        """Read `ids` as soon as nobody has a request, and return keys and values of them.
 
-        `finish` lets the running and the waiting ones come to their own end; otherwise they are cancelled. May be
-        called again and from several threads: a second call without `finish` cuts a patient first one short.
+        The future fails with what a request would, and is cancelled by `close`. Raises as `submit` does.
         """
+        prepared: Future[Snapshot] = Future()
+        job = self._checked(Generation(prompt=tuple(ids)), prepared=prepared)
         with self._changed:
-            self._closing = True
-            if not finish or self._thread.ident is None:  # a thread that was never started serves nobody
-                while self._waiting:
-                    self._waiting.popleft().end_unserved()
-                if self._running:
-                    self._running.cancelled.set()
-            self._changed.notify_all()
-            started = self._thread.ident is not None
-        if started:
-            self._thread.join()
+            self._queue(self._errands, job)
+        return prepared
 
-    def _withdraw(self, job: _Job) -> None:
+    def warm(self, ids: Sequence[int], snapshot: Snapshot) -> None:
+        """Keep this beginning of prompts for good, within the bound on kept bytes."""
+        with self._changed:
+            self._pins.append((tuple(ids), snapshot))
+            self._changed.notify_all()
+
+    def _checked(self, generation: Generation, *, prepared: "Future[Snapshot] | None" = None) -> Job:
+        prompt, vocab = generation.prompt, self._language.vocab
+        room_for(len(prompt), max_tokens=generation.max_tokens, context_tokens=self._context_tokens)
+        if min(prompt) < 0 or max(prompt) >= vocab:
+            raise InvalidRequest(f"The prompt has a token id outside of 0 to {vocab - 1}.", param="prompt")
+        StopStrings(generation.stop)  # made again when its turn comes; here for what it refuses
+        return Job(generation, make_sampler(generation.sampling, vocab=vocab), prepared=prepared)
+
+    def _queue(self, where: collections.deque[Job], job: Job) -> None:
+        if self._closing:
+            raise ShuttingDown("no new requests are taken")
+        where.append(job)
+        self._changed.notify_all()
+
+    def _withdraw(self, job: Job) -> None:
         """Take a request out of the queue; one that is not there runs or has ended, and sees its flag."""
         with self._changed:
             if job in self._waiting:
                 self._waiting.remove(job)
                 job.end_unserved()
+            self._changed.notify_all()  # a rest may be over for it
+
+    # --- the governor's hooks, from any thread --------------------------------------------------
+
+    def set_duty(self, fraction: float) -> None:
+        """Work for this fraction of the time: after each step of t seconds, rest for t * (1 / fraction - 1).
+
+        Raises UsageError unless 0 < fraction <= 1.
+        """
+        _check_duty(fraction)
+        with self._changed:
+            self._duty = fraction
+            self._changed.notify_all()
+
+    def set_threads(self, threads: int) -> None:
+        """Compute on so many threads from the next step on; requests that run go on. Raises UsageError below 1."""
+        _check_threads(threads)
+        with self._changed:
+            self._threads = threads
+            self._changed.notify_all()
+
+    def state(self) -> EngineState:
+        """What it is doing now. The parts are read one after the other, and may be a step apart."""
+        counters = self._batch.counters
+        with self._changed:
+            entries, nbytes = self._kept
+            return EngineState(
+                running=len(self._running),
+                waiting=len(self._waiting),
+                slots=self._batch.room.slots,
+                loaded=self._batch.loaded,
+                resting=self._resting,
+                threads=self._threads,
+                cached_entries=entries,
+                cached_bytes=nbytes,
+                read_tokens=counters.read,
+                cached_tokens=counters.cached,
+                written_tokens=counters.written,
+                drafted=counters.drafted,
+                accepted=counters.accepted,
+            )
+
+    def close(self, *, finish: bool) -> None:
+        """Take no more requests, end those that were taken, and wait for the thread to end.
+
+        `finish` lets the running and the waiting ones come to their own end, without rests; otherwise they are
+        cancelled. May be called again and from several threads: a second call without `finish` cuts a patient first
+        one short. If the model is being loaded, the thread ends after that.
+        """
+        with self._changed:
+            self._closing = True
+            while self._errands:
+                self._errands.popleft().end_unserved()
+            if not finish or self._thread.ident is None:  # a thread that was never started serves nobody
+                while self._waiting:
+                    self._waiting.popleft().end_unserved()
+                for job in self._running:
+                    job.cancelled.set()
+            self._changed.notify_all()
+            started = self._thread.ident is not None
+        if started:
+            self._thread.join()
+
+    # --- the thread -----------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while (job := self._take()) is not None:
-            began = self._clock()
-            self._serve(job)
-            self._note(self._clock() - began)
+        while self._wait_for_work():
+            joining = self._take()
+            try:
+                self._tend_model()
+                for job in joining:
+                    self._batch.join(job)
+                began = self._clock()
+                self._batch.step()
+                took_s = self._clock() - began
+            except Exception as error:  # noqa: BLE001 - whatever it is, readers must hear of it, and the thread live
+                self._fail(error)
+                continue
+            self._settle()
+            self._rest(took_s)
 
-    def _take(self) -> _Job | None:
-        """The next request, or None when there is none and never will be."""
+    def _wait_for_work(self) -> bool:
+        """Tidy up step by step while there is nothing to do; False if there never will be."""
+        for idle_s, tidy in self._tidying():
+            with self._changed:
+                if self._changed.wait_for(self._has_work, timeout=idle_s):
+                    return not self._closing or bool(self._waiting or self._running)
+            try:
+                tidy()
+            except Exception:
+                log.exception("The idle model cannot be tidied up")
+            with self._changed:
+                self._kept = self._batch.kept
+        return False
+
+    def _has_work(self) -> bool:
+        reload = self._batch.loaded and self._threads != self._loaded_threads
+        return bool(self._waiting or self._running or self._errands or self._pins or reload or self._closing)
+
+    def _tidying(self) -> Iterator[tuple[float | None, Callable[[], None]]]:
+        """What to do after further seconds of idleness; the last one never comes to its end."""
+        unload_s = self._settings.idle_unload_s
+        if self._batch.loaded and (unload_s is None or unload_s > SHRINK_AFTER_S):
+            yield SHRINK_AFTER_S, self._batch.shrink
+            unload_s = None if unload_s is None else unload_s - SHRINK_AFTER_S
+        if self._batch.loaded and unload_s is not None:
+            yield unload_s, self._batch.detach
+        yield None, self._batch.shrink
+
+    def _take(self) -> list[Job]:
+        """Requests whose turn has come; something to prepare only if there is no request at all."""
         with self._changed:
-            self._running = None
-            self._changed.wait_for(lambda: self._waiting or self._closing)
-            self._running = self._waiting.popleft() if self._waiting else None
-            return self._running
+            joining: list[Job] = []
+            free = self._batch.room.slots - len(self._running)
+            while self._waiting and len(joining) < free:
+                joining.append(self._waiting.popleft())
+            if self._errands and not joining and not self._running:
+                joining.append(self._errands.popleft())
+            self._running |= dict.fromkeys(joining, self._clock())
+            return joining
 
-    def _note(self, took_s: float) -> None:
+    def _tend_model(self) -> None:
+        """Load the model if it is not, or is on other threads than it should be; keep what was brought."""
         with self._changed:
-            self._usual_s = 0.7 * self._usual_s + 0.3 * took_s if self._usual_s else took_s
+            threads, pins = self._threads, self._pins
+            self._pins = []
+        for ids, snapshot in pins:
+            self._batch.pin(ids, snapshot)
+        if self._batch.loaded and threads == self._loaded_threads:
+            return
+        if not self._batch.loaded and not self._running:  # nobody needs it yet
+            return
+        self._batch.detach()
+        self._batch.attach(self._open_rows(threads))
+        self._loaded_threads = threads
 
-    def _serve(self, job: _Job) -> None:
-        """Deliver every piece, or the reason why there are no more; never raises."""
-        try:
-            for piece in answer(
-                self._decoder,
-                job.generation,
-                job.sampler,
-                tokenizer=self._tokenizer,
-                eos=self._eos,
-                cancelled=job.cancelled.is_set,
-                chunk_tokens=self._chunk_tokens,
-                clock=self._clock,
-            ):
-                job.outbox.put(piece)
-        except EdgekitError as error:
-            job.outbox.put(error)
-        except Exception:  # whatever it is, it must reach its reader, and the next request must be served
-            log.exception("A generation failed")
-            job.outbox.put(ServerError("an unexpected error ended this generation; the log has its traceback"))
+    def _settle(self) -> None:
+        """Take note of what has ended."""
+        alive = set(self._batch.jobs)
+        ended = [job for job in self._running if job not in alive]
+        if not ended:
+            return
+        with self._changed:
+            self._kept = self._batch.kept
+            for job in ended:
+                took_s = self._clock() - self._running.pop(job)
+                self._usual_s = 0.7 * self._usual_s + 0.3 * took_s if self._usual_s else took_s
+
+    def _rest(self, took_s: float) -> None:
+        duty = self._duty
+        if duty >= 1 or not self._running:
+            return
+        with self._changed:
+            self._resting = True
+            self._changed.wait_for(
+                lambda: self._closing or self._duty != duty or any(job.cancelled.is_set() for job in self._running),
+                timeout=took_s * (1 / duty - 1),
+            )
+            self._resting = False
+
+    def _fail(self, error: Exception) -> None:
+        """The model cannot be loaded, or the batch is broken: everybody hears why, and the next request tries anew."""
+        if not isinstance(error, EdgekitError):
+            log.error("The model's thread failed", exc_info=error)
+            error = ServerError("an unexpected error ended this generation; the log has its traceback")
+        self._batch.forget()
+        with self._changed:
+            ended = [*self._running, *self._waiting, *self._errands]
+            self._running.clear()
+            self._waiting.clear()
+            self._errands.clear()
+        for job in ended:
+            job.end(error)
+
+
+def _check(settings: EngineSettings) -> None:
+    _check_threads(settings.threads if settings.threads is not None else 1)
+    _check_duty(settings.duty)
+    if settings.slots is not None and settings.slots < 1:
+        raise UsageError(f"{settings.slots} slots: at least one is needed.")
+
+
+def _check_threads(threads: int) -> None:
+    if threads < 1:
+        raise UsageError(f"{threads} threads: at least one is needed.")
+
+
+def _check_duty(fraction: float) -> None:
+    if not 0 < fraction <= 1:
+        raise UsageError(f"A duty of {fraction}: more than 0 is needed, and at most 1.")

@@ -57,6 +57,11 @@ def shared(arch: ModelArch, cache: CacheType = "float32") -> Signature:
     return Signature(_decoder(arch) | keep, {}, arch.layers, _cache(arch, cache))
 
 
+def prompt(arch: ModelArch, cache: CacheType = "float32") -> Signature:
+    """A graph that reads prompts into the cache of a decoder, and does nothing else."""
+    return Signature(_tokens(), {}, arch.layers, _cache(arch, cache))
+
+
 def concat(arch: ModelArch) -> Signature:
     """A decoder that returns a longer cache each time."""
     optional: dict[str, tuple[str, Shape]] = {
@@ -80,11 +85,11 @@ def encoder(arch: ModelArch) -> Signature:
 
 
 def _decoder(arch: ModelArch) -> dict[str, tuple[str, Shape]]:
-    return {
-        contract.INPUT_IDS: (_INT64, (FREE, FREE)),
-        contract.ATTENTION_MASK: (_INT64, (FREE, FREE)),
-        contract.LOGITS: (_FLOAT, (FREE, FREE, arch.vocab)),
-    }
+    return _tokens() | {contract.LOGITS: (_FLOAT, (FREE, FREE, arch.vocab))}
+
+
+def _tokens() -> dict[str, tuple[str, Shape]]:
+    return dict.fromkeys((contract.INPUT_IDS, contract.ATTENTION_MASK), (_INT64, (FREE, FREE)))
 
 
 def _cache(arch: ModelArch, kind: CacheType) -> tuple[str, Shape]:

@@ -54,7 +54,7 @@ def _events(answer: Answer, reply: Reply, prompt_tokens: int, gone: Gone, settin
     # Bytes at once, even if the prompt takes long: the client learns that it is accepted, and headers leave.
     yield sse.PING if opening is None else sse.event(opening)
     silent_s = 0.0
-    completion_tokens = 0
+    completion_tokens = cached_tokens = 0
     for piece in _pieces(answer, gone, min(settings.poll_s, settings.heartbeat_s)):
         if piece is None:
             silent_s += min(settings.poll_s, settings.heartbeat_s)
@@ -67,9 +67,10 @@ def _events(answer: Answer, reply: Reply, prompt_tokens: int, gone: Gone, settin
         if piece.text:
             yield sse.event(reply.text(piece.text))
         if piece.finish:
+            cached_tokens = piece.timings.cached_tokens if piece.timings else 0
             yield sse.event(reply.closing(_reason(piece), piece.timings))
     if reply.with_usage:
-        yield sse.event(reply.usage(prompt_tokens, completion_tokens))
+        yield sse.event(reply.usage(prompt_tokens, completion_tokens, cached_tokens=cached_tokens))
     yield sse.DONE
 
 

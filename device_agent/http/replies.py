@@ -49,9 +49,9 @@ class Reply:
         choice = _choice(finish, text="") if self.kind == "completion" else _choice(finish, delta={})
         return self._chunk([choice]) | _timings(timings)
 
-    def usage(self, prompt_tokens: int, completion_tokens: int) -> Json:
+    def usage(self, prompt_tokens: int, completion_tokens: int, *, cached_tokens: int) -> Json:
         """The chunk after `closing`, only for clients that asked: naive ones index choices[0]."""
-        return self._chunk([]) | {"usage": _usage(prompt_tokens, completion_tokens)}
+        return self._chunk([]) | {"usage": _usage(prompt_tokens, completion_tokens, cached_tokens=cached_tokens)}
 
     def whole(
         self,
@@ -68,7 +68,7 @@ class Reply:
         else:
             choice = _choice(finish, message={"role": "assistant", "content": text})
         envelope = self._envelope("text_completion" if self.kind == "completion" else "chat.completion")
-        usage = _usage(prompt_tokens, completion_tokens)
+        usage = _usage(prompt_tokens, completion_tokens, cached_tokens=timings.cached_tokens if timings else 0)
         return envelope | {"choices": [choice], "usage": usage} | _timings(timings)
 
     def _chunk(self, choices: list[Json]) -> Json:
@@ -95,22 +95,22 @@ def _choice(
     return {"index": 0, **present, "logprobs": None, "finish_reason": finish}
 
 
-def _usage(prompt_tokens: int, completion_tokens: int) -> Json:
+def _usage(prompt_tokens: int, completion_tokens: int, *, cached_tokens: int) -> Json:
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
     }
 
 
 def _timings(timings: Timings | None) -> Json:
-    """llama.cpp's names: "prompt" is reading the prompt, "predicted" is decoding."""
+    """llama.cpp's names: "prompt" is reading what of it was not cached, "predicted" is decoding."""
     if timings is None:
         return {}
     return {
         "timings": {
-            "prompt_n": timings.prompt_tokens,
+            "prompt_n": timings.read_tokens,
             "prompt_ms": round(timings.prompt_s * 1000, 3),
             "prompt_per_second": round(timings.prompt_per_second, 3),
             "predicted_n": timings.generated_tokens,

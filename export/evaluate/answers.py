@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgekit.errors import BadTask
+from export.divergence import log_softmax
 from export.evaluate.prompts import Prompts
 from export.evaluate.questions import Question, Sample, Task
 from export.evaluate.reader import Reader, common_prefix
-from export.evaluate.text import log_softmax
 
 MAX_MATCH_TOKENS = 64
 MAX_PROGRAM_TOKENS = 400

@@ -11,6 +11,7 @@ import onnxruntime
 from edgekit import contract
 from edgekit.bundle import Bundle
 from edgekit.errors import BundleError, CorruptBundle, UsageError
+from export.sessions import open_session
 
 Floats = npt.NDArray[np.float32]
 Cache = list[npt.NDArray[np.generic]]
@@ -60,12 +61,9 @@ class BundleReader:
     def __init__(self, bundle: Bundle, *, threads: int) -> None:
         self._name = str(bundle.folder)
         self._arch = bundle.manifest.arch
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors reach us as exceptions
-        path = str(bundle.path(contract.MODEL_FILE))
+        path = bundle.path(contract.MODEL_FILE)
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = open_session(path, threads=threads)
         except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
             raise CorruptBundle(self._name, f"onnxruntime cannot load it: {error}"[:1000]) from error
         inputs = self._session.get_inputs()

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import tokenizers
 
 from edgekit.errors import UsageError
+from export.divergence import log_softmax
 from export.evaluate.reader import Floats, LogitSource
 from export.pipeline import Progress
 
@@ -156,11 +157,3 @@ class _Sums:
 
 def _perplexity(loss: float) -> float:
     return math.exp(min(loss, 700.0))  # a broken model's loss must not overflow
-
-
-def log_softmax(logits: Floats) -> npt.NDArray[np.float64]:
-    """Natural logarithms of the probabilities, [rows, vocab], in double precision."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return shifted

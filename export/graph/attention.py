@@ -14,7 +14,7 @@ from onnx import TensorProto
 from edgekit import contract
 from edgekit.arch import ModelArch, Positions, Rotary
 from export.graph import rotary
-from export.graph.blocks import Linear, Norm, linear, norm
+from export.graph.blocks import Matrix, Norm, linear, norm
 from export.graph.ops import MICROSOFT, NOTHING, Attribute, Graph, Value
 
 _ROTARY_MULTIPLE = 16
@@ -60,8 +60,8 @@ class AttentionWeights:
     `scales` are those of cached keys and values [1, kv_heads, 1, head_dim] if the cache is INT8.
     """
 
-    qkv: tuple[Linear, ...]
-    o: Linear
+    qkv: tuple[Matrix, ...]
+    o: Matrix
     q_norm: Norm | None = None
     k_norm: Norm | None = None
     scales: tuple[Value, ...] = ()

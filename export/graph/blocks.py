@@ -21,6 +21,9 @@ Floats = npt.NDArray[np.float32]
 _INT8_ACTIVATIONS = 4
 """MatMulNBits accuracy_level: inputs are rounded to INT8 per block, which is what makes the kernels fast."""
 
+_LEAST_ACTIVATION = 1e-8
+"""Tokens that are all zeros still get a scale."""
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -35,11 +38,24 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Int8Rows:
+    """A matrix [rows, columns] for integer products: codes [columns, rows], a scale per row, a bias or none."""
+
+    name: str
+    codes: Value
+    scales: Value
+    bias: Value = NOTHING
+
+
+@dataclass(frozen=True)
 class Norm:
     """Gain and bias of a norm, [width]."""
 
     gain: Value
     bias: Value = NOTHING
+
+
+Matrix = Linear | Int8Rows
 
 
 def store_quantised(g: Graph, name: str, matrix: QuantisedMatrix, bias: Floats | None = None) -> Linear:
@@ -73,8 +89,10 @@ def store_float(g: Graph, name: str, matrix: Floats, bias: Floats | None = None)
     return Linear(name, QuantSpec(32), rows, columns, (g.weight(f"{name}.weight", matrix),), stored)
 
 
-def linear(g: Graph, x: Value, w: Linear) -> Value:
+def linear(g: Graph, x: Value, w: Matrix) -> Value:
     """x [batch, sequence, columns] -> [batch, sequence, rows]."""
+    if isinstance(w, Int8Rows):
+        return _integer_linear(g, x, w)
     if w.spec.bits == 32:
         product = g.op("FusedMatMul", [x, *w.weights], f"{w.name}.out", domain=MICROSOFT, attributes={"transB": 1})
         return product if w.bias == NOTHING else g.op("Add", [product, w.bias], f"{w.name}.biased")
@@ -91,6 +109,25 @@ def linear(g: Graph, x: Value, w: Linear) -> Value:
     if w.bias != NOTHING:
         inputs += [NOTHING] * (5 - len(inputs)) + [w.bias]
     return g.op("MatMulNBits", inputs, f"{w.name}.out", domain=MICROSOFT, attributes=attributes)
+
+
+def _integer_linear(g: Graph, x: Value, w: Int8Rows) -> Value:
+    """Each token of x is rounded to 8 bits with a scale of its own, once for all matrices that read it.
+
+    MatMulIntegerToFloat takes one scale for all of x, so tokens' scales are multiplied in behind it. The codes' zero
+    point is 128: unsigned codes are what its fast kernels take.
+    """
+    middle, one = g.constant(128, np.uint8), g.constant(1, np.float32)
+    codes, scales = Value(f"{x}.codes"), Value(f"{x}.scale")
+    if not g.has(codes):
+        largest = g.op("ReduceMax", [g.op("Abs", [x], f"{x}.abs"), g.constant([-1], np.int64)], f"{x}.largest")
+        above_zero = g.op("Max", [largest, g.constant(_LEAST_ACTIVATION, np.float32)], f"{x}.above_zero")
+        g.op("Mul", [above_zero, g.constant(1 / 127, np.float32)], scales)
+        g.op("QuantizeLinear", [g.op("Div", [x, scales], f"{x}.shrunk"), one, middle], codes)
+    inputs = [codes, w.codes, one, w.scales, middle, g.constant(0, np.int8)]
+    apart = g.op("MatMulIntegerToFloat", inputs, f"{w.name}.product", domain=MICROSOFT)
+    product = g.op("Mul", [apart, scales], f"{w.name}.out")
+    return product if w.bias == NOTHING else g.op("Add", [product, w.bias], f"{w.name}.biased")
 
 
 def _with_block_means(g: Graph, x: Value, w: Linear) -> Value:
@@ -122,7 +159,7 @@ def skip_norm(g: Graph, x: Value, skip: Value, w: Norm, arch: ModelArch, name: s
     return outputs[0], outputs[3]
 
 
-def gated_mlp(g: Graph, x: Value, gate_up: tuple[Linear, ...], down: Linear, at: str, arch: ModelArch) -> Value:
+def gated_mlp(g: Graph, x: Value, gate_up: tuple[Matrix, ...], down: Matrix, at: str, arch: ModelArch) -> Value:
     """down(activation(gate(x)) * up(x)) (Shazeer 2020)."""
     products = [linear(g, x, each) for each in gate_up]
     if len(products) == 1:
@@ -132,7 +169,7 @@ def gated_mlp(g: Graph, x: Value, gate_up: tuple[Linear, ...], down: Linear, at:
     return linear(g, g.op("Mul", [activation(g, gate, f"{at}.activated", arch), up], f"{at}.gated"), down)
 
 
-def plain_mlp(g: Graph, x: Value, up: Linear, down: Linear, at: str, arch: ModelArch) -> Value:
+def plain_mlp(g: Graph, x: Value, up: Matrix, down: Matrix, at: str, arch: ModelArch) -> Value:
     """down(activation(up(x)))."""
     return linear(g, activation(g, linear(g, x, up), f"{at}.activated", arch), down)
 

@@ -18,7 +18,7 @@ from edgekit.arch import ModelArch
 from export.families.weights import Weights
 from export.graph import blocks
 from export.graph.attention import AttentionWeights, Shared, attention, position_ids, shared
-from export.graph.blocks import Linear, Norm
+from export.graph.blocks import Linear, Matrix, Norm
 from export.graph.ops import NOTHING, Graph, Value, WeightFile
 from export.quantize import cache
 from export.quantize.cache import NO_SCALES, Scales
@@ -35,7 +35,7 @@ Quantise = Callable[[PlannedMatrix], QuantisedMatrix]
 class Stored(Protocol):
     """Where a layer's weights come from: a file beside the graph, or inputs of the graph."""
 
-    def matrix(self, name: str) -> Linear:
+    def matrix(self, name: str) -> Matrix:
         """A matrix with its bias."""
 
     def norm(self, name: str) -> Norm:
@@ -72,14 +72,8 @@ def build(
     mask = g.input(contract.ATTENTION_MASK, TensorProto.INT64, ("batch", "total"))
     common = shared(g, arch, ids, mask)
     table = stored.matrix("embed")
-    embedded = blocks.scaled(g, blocks.embedding(g, ids, table), arch.embed_scale, "embedded.scaled")
-    if arch.learned_positions:
-        places = g.weight("positions.weight", weights.tensor("positions.weight"))
-        place = g.op("Gather", [places, position_ids(g, ids, arch.context)], "positions")
-        embedded = g.op("Add", [embedded, place], "embedded.placed")
-    if arch.rotated:
-        embedded = blocks.linear(g, embedded, stored.matrix("rotate_in"))
-    stream = Stream(embedded)
+    places = g.weight("positions.weight", weights.tensor("positions.weight")) if arch.learned_positions else NOTHING
+    stream = begin(g, ids, table, places, stored, arch)
     for i in range(arch.layers):
         stream = layer(g, i, stream, stored, arch, common)
     if arch.rotated:
@@ -107,6 +101,15 @@ def save(
     finally:
         data.close()
     onnx.save(model, str(folder / contract.MODEL_FILE))
+
+
+def begin(g: Graph, ids: Value, table: Linear, places: Value, stored: Stored, arch: ModelArch) -> Stream:
+    """What enters the first layer; `places` is the table of learned positions, if there is one."""
+    embedded = blocks.scaled(g, blocks.embedding(g, ids, table), arch.embed_scale, "embedded.scaled")
+    if places != NOTHING:
+        place = g.op("Gather", [places, position_ids(g, ids, arch.context)], "positions")
+        embedded = g.op("Add", [embedded, place], "embedded.placed")
+    return Stream(blocks.linear(g, embedded, stored.matrix("rotate_in")) if arch.rotated else embedded)
 
 
 def layer(g: Graph, i: int, stream: Stream, stored: Stored, arch: ModelArch, common: Shared) -> Stream:
@@ -151,7 +154,7 @@ def _attention_weights(stored: Stored, at: str, arch: ModelArch) -> AttentionWei
     return AttentionWeights(qkv, o, stored.norm(f"{at}.q_norm"), stored.norm(f"{at}.k_norm"), scales)
 
 
-def _fused(stored: Stored, name: str) -> tuple[Linear, ...]:
+def _fused(stored: Stored, name: str) -> tuple[Matrix, ...]:
     """A fused matrix, or what it is made of if that is stored apart."""
     return tuple(map(stored.matrix, [name] if stored.has(name) else parts_apart(name)))
 

@@ -1,5 +1,6 @@
 """Writing an ONNX graph: nodes into a protobuf, weight bytes straight into the external data file."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NewType
@@ -48,6 +49,29 @@ class WeightFile:
         self._stream.close()
 
 
+class Unwritten:
+    """Describes tensors of an external data file that somebody else will write."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+
+    def append(self, name: str, array: Array) -> TensorProto:
+        """The initializer for an array of this type and shape."""
+        return self.declare(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+
+    def declare(self, name: str, kind: int, shape: Sequence[int]) -> TensorProto:
+        """The initializer for a tensor of this TensorProto.DataType and shape."""
+        return TensorProto(name=name, data_type=kind, dims=shape, data_location=TensorProto.EXTERNAL)
+
+    def place(self, tensor: TensorProto, offset: int) -> int:
+        """Say that a declared tensor begins at `offset`; returns where it ends."""
+        items = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        length: int = math.prod(tensor.dims) * items
+        for key, value in {"location": self._location, "offset": str(offset), "length": str(length)}.items():
+            tensor.external_data.add(key=key, value=value)
+        return offset + length
+
+
 class Inline:
     """Keeps tensors inside the protobuf: for small graphs that are run at once and never saved."""
 
@@ -59,7 +83,7 @@ class Inline:
 class Graph:
     """A graph under construction. Every method that makes something returns its Value."""
 
-    def __init__(self, name: str, weights: WeightFile | Inline) -> None:
+    def __init__(self, name: str, weights: WeightFile | Inline | Unwritten) -> None:
         self._proto = onnx.GraphProto(name=name)
         self._weights = weights
         self._constants: dict[str, Value] = {}
@@ -78,6 +102,11 @@ class Graph:
         """Store an array in the external data file."""
         self._proto.initializer.append(self._weights.append(name, array))
         return Value(name)
+
+    def initializer(self, tensor: TensorProto) -> Value:
+        """Declare a tensor whose bytes are someone else's business."""
+        self._proto.initializer.append(tensor)
+        return Value(tensor.name)
 
     def alias(self, name: str, of: Value, shape: Sequence[int]) -> Value:
         """The same stored bytes with another shape: two operators share one weight on disk and in the page cache."""

@@ -10,8 +10,8 @@ import onnxruntime
 
 from edgekit import contract
 from edgekit.arch import ModelArch
-from edgekit.hardware import usable_cores
 from export.segments import Cache
+from export.sessions import open_session
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -77,9 +77,6 @@ class Encoder:
 
 
 def _session(path: Path, *, exact: bool) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_cores()
-    options.log_severity_level = 3
     file = path
     if exact:  # beside the original, because its weights are found from where it is
         model = onnx.load(str(path), load_external_data=False)
@@ -90,7 +87,7 @@ def _session(path: Path, *, exact: bool) -> onnxruntime.InferenceSession:
         file = path.with_name(f".exact-{path.name}")
         onnx.save(model, str(file))
     try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return open_session(file)
     finally:
         if exact:
             file.unlink()

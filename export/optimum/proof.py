@@ -20,6 +20,7 @@ from edgekit.arch import ModelArch
 from edgekit.errors import CheckpointError, VerificationFailed
 from edgekit.manifest import Golden, GoldenText
 from export import verify
+from export.divergence import divergence
 from export.graph.ops import WeightFile
 from export.optimum.graphs import Decoder, Encoder
 from export.optimum.original import Original
@@ -126,10 +127,10 @@ def of_decoder(
     step("measuring quality")
     decoder = Decoder(made.model_path, arch)
     found = _in_one_pass(decoder, probe)
-    lost, _ = verify.divergence(expected, found)
+    lost, _ = divergence(expected, found)
     if not lost <= verify.MAX_KL_OF_ACTIVATIONS:
         raise VerificationFailed(f"rounded activations cost {lost:.3f} nats, more than {verify.MAX_KL_OF_ACTIVATIONS}")
-    kl, same = verify.divergence(source, found)
+    kl, same = divergence(source, found)
     step("recording golden tokens")
     return verify.Report(error, kl, same, len(probe), verify.golden(decoder, prompts, eos))
 

@@ -76,9 +76,11 @@ def run(
             hessians = _hessians(model, i, layer, stream, batches)
             layer = _rounded(layer, planned, hessians, spool)
         for batch in batches:
+            if reach is None:
+                stream[batch] = model.run(i, layer, stream[batch])
+                continue
             stream[batch], keys, values = model.run_with_cache(i, layer, stream[batch])
-            if reach is not None:
-                reach.see(i, keys, values)
+            reach.see(i, keys, values)
         advance(i + 1, arch.layers)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.quant import QuantSpec
+from edgekit.twin.codes import StoredRows, differences
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int8]
@@ -42,16 +43,6 @@ def pack(values: Packed, bits: int) -> Packed:
         values = np.concatenate([values, np.zeros_like(values[..., :1])], axis=-1)
     packed: Packed = values[..., 0::2] | (values[..., 1::2] << np.uint8(4))
     return packed
-
-
-def unpack(packed: Packed, bits: int, count: int) -> Packed:
-    """The inverse of `pack` for `count` values."""
-    if bits == 8:
-        return packed[..., :count]
-    values = np.empty((*packed.shape[:-1], packed.shape[-1] * 2), np.uint8)
-    values[..., 0::2] = packed & 15
-    values[..., 1::2] = packed >> 4
-    return values[..., :count]
 
 
 def store_symmetric(codes: Codes, scales: Floats, spec: QuantSpec) -> QuantisedMatrix:
@@ -153,12 +144,7 @@ def encode(blocks: Floats, scales: Floats, bits: int) -> Codes:
 def stored_values(matrix: QuantisedMatrix) -> Floats:
     """What the operator multiplies: [rows, columns_stored], the block means' columns of affine matrices last."""
     spec = matrix.spec
-    blocks = spec.blocks(matrix.columns)
-    values: Floats = unpack(matrix.packed, spec.bits, spec.block_size).astype(np.float32)
-    if matrix.zero_points is None:
-        values -= np.float32(1 << (spec.bits - 1))
-    else:
-        values -= unpack(matrix.zero_points, spec.bits, blocks)[..., None]
+    values = differences(StoredRows(spec, matrix.columns, matrix.packed, matrix.scales, matrix.zero_points))
     values *= matrix.scales[..., None]
     return values.reshape(matrix.rows, -1)[:, : spec.columns_stored(matrix.columns)]
 

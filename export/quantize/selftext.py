@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.arch import ModelArch
-from export.rows import Rows, open_session
+from export.rows import Rows
+from export.sessions import open_session
 
 Ids = npt.NDArray[np.int64]
 Advance = Callable[[int, int], None]

@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from edgekit.arch import ModelArch
 from edgekit.quant import QuantSpec
+from export.divergence import Divergence
 from export.families.weights import Weights
 from export.layerwise import Ends, Layer, Layerwise
 from export.quantize import codec, rtn
 from export.quantize.budget import Option
-from export.quantize.divergence import Divergence
 from export.quantize.plan import FUSED, Choice, Method, kept_as
 
 Floats = npt.NDArray[np.float32]

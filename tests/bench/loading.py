@@ -63,18 +63,18 @@ def start(folder: Path, way: str, state: Path, threads: int, decode: int) -> dic
     with clock.part("check"):
         checked(bundle, lambda: None, remembered=None if way in {"plain", "full"} else state)
     with clock.part("graph"):
-        decoder = session.open_decoder(bundle, threads=threads)
+        rows = session.open_rows(bundle, threads=threads)
     with clock.part("tokenizer"):
         read_tokenizer(bundle)
     if way == "huge":
         with clock.part("gather"):
             pages.gather()
     memory = resident()
-    decoder.step(range(PROMPT_TOKENS))
+    rows.read(0, range(PROMPT_TOKENS))
     times = []
     for number in range(decode):
         began = time.perf_counter()
-        decoder.step([number % bundle.manifest.arch.vocab])
+        rows.read(0, [number % bundle.manifest.arch.vocab])
         times.append(time.perf_counter() - began)
     return clock.found | memory | {"decode": median(times)}
 

@@ -34,19 +34,19 @@ Run = Callable[[list[int], int], Round]
 
 def ours(bundle: Path) -> Run:
     """edgekit's loop, as the agent runs it."""
-    from device_agent.engine.session import open_decoder
+    from device_agent.engine.session import open_rows
     from edgekit.bundle import open_bundle
     from edgekit.hardware import usable_cores
 
-    decoder = open_decoder(open_bundle(bundle), threads=usable_cores())
+    rows = open_rows(open_bundle(bundle), threads=usable_cores(), most_rows=1)
 
     def run(prompt: list[int], count: int) -> Round:
         started = time.perf_counter()
-        decoder.truncate(0)
-        tokens = [int(decoder.step(prompt).argmax())]
+        rows.truncate(0, 0)
+        tokens = [int(rows.read(0, prompt)[0].argmax())]
         first = time.perf_counter()
         while len(tokens) < count:
-            tokens.append(int(decoder.step(tokens[-1:]).argmax()))
+            tokens.append(int(rows.decode({0: tokens[-1]})[0].argmax()))
         return Round(first - started, time.perf_counter() - first, tokens)
 
     return run

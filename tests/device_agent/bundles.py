@@ -16,6 +16,8 @@ FOLDERS = sorted(path for path in (ROOT / "tests" / "golden" / "bundles").iterdi
 TINY = ROOT / "tests" / "golden" / "bundles" / "tiny-llama-1"
 INT8 = TINY.with_name("tiny-llama-int8-1")
 """The same model, whose cached keys and values are INT8."""
+TWIN = TINY.with_name("tiny-llama-2")
+"""With a graph that reads prompts."""
 CONCAT = TINY.with_name("tiny-opt-1")
 """Its graph was made by another exporter: its cache grows by copying."""
 ENCODER = TINY.with_name("tiny-bert-1")
@@ -69,7 +71,7 @@ def set_fields(**fields: Any) -> Callable[[Path], None]:
 
 
 def tokens_when_idle(model: Model) -> int:
-    """How many tokens the model had read and made when it came to rest; it does within a token of being told."""
+    """How many tokens the model had written since it was opened when it came to rest, which it does when told."""
     while model.busy:
         time.sleep(0)  # a spin that lets the model's thread have the interpreter
-    return model._scheduler._decoder.length
+    return model.state().written_tokens

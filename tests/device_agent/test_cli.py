@@ -12,8 +12,8 @@ import pytest
 
 from device_agent import EmbeddingModel, Model
 from device_agent import cli as verbs
+from device_agent.engine.answers import QueuedAnswer
 from device_agent.engine.records import Generation, Piece, Timings
-from device_agent.engine.scheduler import QueuedAnswer
 from edgekit import cli
 from edgekit.bundle import read_manifest
 from edgekit.manifest import parse
@@ -248,38 +248,39 @@ def test_at_a_terminal_a_turn_that_does_not_fit_is_told_and_forgotten(run: Run) 
 
 
 def test_bench_json_has_the_promised_fields(run: Run) -> None:
-    shown = run(
-        "bench",
-        TINY,
-        "--json",
-        "--prompt-tokens",
-        "300",
-        "--decode-tokens",
-        "5",
-        "--repetitions",
-        "1",
-        "--threads",
-        "1",
-    )
+    options = ["--json", "--prompt-tokens", "300", "--decode-tokens", "5", "--repetitions", "1", "--threads", "1"]
+    shown = run("bench", TINY, *options)
     told = json.loads(shown.out)
-    promised = {
+    promised = (
         "prefill_tokens_per_s",
         "decode_tokens_per_s",
         "time_to_first_token_s",
         "load_s",
         "rss_bytes",
         "threads",
-    }
-    assert set(told) == promised | {"prompt_tokens", "decode_tokens"}
-    assert all(value > 0 for value in told.values())
+    )
+    assert all(told[name] > 0 for name in promised)
     assert told["prefill_tokens_per_s"] == pytest.approx(300 / told["time_to_first_token_s"])
-    assert (told["prompt_tokens"], told["decode_tokens"], told["threads"]) == (300, 5, 1)
+    assert (told["prompt_tokens"], told["decode_tokens"], told["threads"], told["batch"]) == (300, 5, 1, 1)
+    assert told["rss_start_bytes"] < told["rss_loaded_bytes"] <= told["rss_bytes"]
+    assert told["against"] == []
 
 
 def test_bench_shows_a_table(run: Run) -> None:
     shown = run("bench", TINY, "--prompt-tokens", "5", "--decode-tokens", "3", "--repetitions", "1")
     rows = [line.split("  ")[0] for line in shown.out.splitlines()]
-    assert rows == ["prompt", "decode", "first token", "load", "memory", "threads"]
+    assert rows == ["prompt", "decode", "first token", "load", "memory", "bandwidth", "threads"]
+
+
+def test_bench_compares_bundles_and_draws_them(run: Run, tmp_path: Path) -> None:
+    picture = tmp_path / "speed.svg"
+    options = ("--repetitions", "1", "--decode-tokens", "4", "--plot", picture)
+    shown = run("bench", TINY, "--against", INT8, "--against", CONCAT, *options, "--json")
+    told = json.loads(shown.out)
+    assert [other["bundle"] for other in told["against"]] == [str(INT8), str(CONCAT)]
+    assert all(ratio > 0 for other in told["against"] for ratio in other["ratios"]["decodes"])
+    assert picture.read_text(encoding="utf-8").startswith("<svg")
+    assert "plot:" in run("bench", TINY, *options).out
 
 
 # --- errors and help ------------------------------------------------------------------------

@@ -50,6 +50,9 @@ GOOD = {
 }
 
 
+PROMPT_GRAPH = graph(contract.PREFILL_DATA, offset=1 << 40, length=9)
+
+
 def write(folder: Path, files: dict[str, bytes]) -> Manifest:
     """A bundle of `files`."""
     entries = tuple(FileEntry(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items())
@@ -191,3 +194,25 @@ def test_only_listed_files_are_opened_and_only_up_to_a_limit(tmp_path: Path) -> 
         opened.path("unlisted")
     with pytest.raises(CorruptBundle, match="larger than 7 bytes"):
         opened.read(contract.DATA_FILE, limit_bytes=7)
+
+
+def test_the_prompt_s_graph_may_name_the_one_file_that_devices_derive(tmp_path: Path) -> None:
+    write(tmp_path, GOOD | {contract.PREFILL_FILE: PROMPT_GRAPH})
+    assert open_bundle(tmp_path).has(contract.PREFILL_FILE)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param({contract.PREFILL_FILE: graph("other.data")}, id="another file"),
+        pytest.param({contract.PREFILL_FILE: graph("../prefill.onnx.data")}, id="a file outside"),
+        pytest.param({contract.PREFILL_FILE: graph(contract.DATA_FILE, offset=8, length=1)}, id="beyond the end"),
+        pytest.param({contract.MODEL_FILE: PROMPT_GRAPH}, id="the decoder's graph"),
+        pytest.param({"deep/prefill.onnx": PROMPT_GRAPH}, id="a graph of that name elsewhere"),
+    ],
+)
+def test_no_other_graph_and_no_other_file_is_spared(files: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    write(tmp_path, GOOD | files)
+    with pytest.raises(BundleError):
+        open_bundle(tmp_path)

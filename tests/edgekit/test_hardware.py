@@ -2,7 +2,14 @@
 
 import pytest
 
-from edgekit.hardware import peak_rss_bytes, physical_cores_in, quota_cores_in, usable_cores
+from edgekit.hardware import (
+    peak_rss_bytes,
+    physical_cores_in,
+    processor_name,
+    processor_name_in,
+    quota_cores_in,
+    usable_cores,
+)
 
 
 def cpu(physical: int | None, core: int | None) -> str:
@@ -56,3 +63,16 @@ def test_usable_cores_is_the_smallest_of_all_limits(
 
 def test_this_process_has_used_some_memory() -> None:
     assert 1 << 20 < peak_rss_bytes() < 1 << 40
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        pytest.param(cpu(0, 0) + "\n\n" + cpu(0, 1), "a: strange name", id="x86"),
+        pytest.param("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0b\n", "0x41 0xd0b", id="ARM"),
+        pytest.param("", "", id="nothing"),
+    ],
+)
+def test_a_processor_is_named_as_it_names_itself(text: str, name: str) -> None:
+    assert processor_name_in(text) == name
+    assert processor_name()

@@ -46,12 +46,14 @@ HIDING_PLACES = {
 @pytest.mark.parametrize("place", HIDING_PLACES)
 def test_external_weights_are_found_in_every_place(place: str) -> None:
     found = external_tensors(HIDING_PLACES[place].SerializeToString())
-    assert found == [ExternalTensor("w", "weights", 0, None)]
+    assert found == [ExternalTensor("w", "weights", 0, None, TensorProto.FLOAT, (2,))]
 
 
 def test_offset_and_length_are_read() -> None:
     graph = GraphProto(initializer=[tensor("deep/file", offset="4096", length="8")])
-    assert external_tensors(model(graph).SerializeToString()) == [ExternalTensor("w", "deep/file", 4096, 8)]
+    assert external_tensors(model(graph).SerializeToString()) == [
+        ExternalTensor("w", "deep/file", 4096, 8, TensorProto.FLOAT, (2,))
+    ]
 
 
 def test_a_location_counts_even_if_the_tensor_claims_to_be_inside() -> None:

@@ -1,6 +1,6 @@
 """A quantisation's name reads back, and its size is that of the stored arrays."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -76,3 +76,9 @@ def test_a_twin_s_name_needs_four_bits() -> None:
 )
 def test_the_size_is_that_of_codes_scales_and_zero_points(spec: QuantSpec, rows: int, columns: int, size: int) -> None:
     assert spec.bytes_for(rows, columns) == size
+
+
+@pytest.mark.parametrize("spec", [{"block_size": 32}, {"offsets": "affine"}, {"offsets": "zero_points"}])
+def test_floats_have_neither_blocks_nor_offsets(spec: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="floats"):
+        QuantSpec(32, **spec)

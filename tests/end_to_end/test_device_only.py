@@ -12,6 +12,7 @@ PROGRAM = """
 import json, os, signal, sys, threading, urllib.request
 from pathlib import Path
 from device_agent.app import AgentSettings, serve
+from device_agent.engine.records import EngineSettings
 
 answers = []
 
@@ -28,7 +29,7 @@ def ask(url):
 def ready(url, model):
     threading.Thread(target=ask, args=[url]).start()
 
-serve(AgentSettings(Path(sys.argv[1]), port=0, threads=1), ready)
+serve(AgentSettings(Path(sys.argv[1]), port=0, engine=EngineSettings(threads=1)), ready)
 print(json.dumps({"answers": answers, "modules": sorted(sys.modules)}))
 """
 

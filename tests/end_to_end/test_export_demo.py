@@ -13,14 +13,10 @@ import pytest
 import tokenizers
 from numpy.typing import NDArray
 
+from device_agent import Model
 from device_agent.check import verify
-from device_agent.engine.generate import Limits, generate
-from device_agent.engine.records import GREEDY
-from device_agent.engine.sampling import make_sampler
-from device_agent.engine.session import open_decoder
-from edgekit.bundle import open_bundle
+from device_agent.engine.records import Generation
 from edgekit.chat import ChatTemplate, Message
-from edgekit.hardware import usable_cores
 from edgekit.quant import Precision
 from export.checkpoints import open_checkpoint
 from export.prompts import GOLDEN_TEXTS, PROBE_TEXT
@@ -183,7 +179,7 @@ def test_onnxruntime_genai_opens_the_same_folder(
     exported = bundles(precision)
     model = genai.Model(str(exported.folder))
     tokenizer = genai.Tokenizer(model)
-    decoder = open_decoder(open_bundle(exported.folder), threads=usable_cores())
+    ours = Model.open(exported.folder)
     for golden in exported.manifest.golden:
         text = tokenizer_of(exported).decode(list(golden.prompt), skip_special_tokens=False)
         assert tokenizer.encode(text).tolist() == list(golden.prompt)
@@ -195,12 +191,12 @@ def test_onnxruntime_genai_opens_the_same_folder(
         while not generator.is_done() and len(generator.get_sequence(0)) < length:
             generator.generate_next_token()
         found = [int(token) for token in generator.get_sequence(0)][len(golden.prompt) :]
-        limits = Limits(eos=frozenset(exported.manifest.tokens.eos), max_tokens=GENAI_TOKENS)
-        sampler = make_sampler(GREEDY, vocab=exported.manifest.arch.vocab)
-        ours = [token.id for token in generate(decoder, golden.prompt, sampler, limits=limits, cancelled=lambda: False)]
+        pieces = ours.submit(Generation(prompt=golden.prompt, max_tokens=GENAI_TOKENS))
+        tokens = [token for piece in pieces for token in piece.tokens]
         # It keeps the token that ends an answer to itself.
-        assert found == [token for token in ours if token not in exported.manifest.tokens.eos]
-        assert ours[: golden.sure] == list(golden.tokens[: golden.sure])
+        assert found == [token for token in tokens if token not in exported.manifest.tokens.eos]
+        assert tokens[: golden.sure] == list(golden.tokens[: golden.sure])
+    ours.close()
 
 
 def test_an_export_takes_little_memory_and_says_so(demo_gguf: Path, tmp_path: Path) -> None:

@@ -101,7 +101,9 @@ def test_every_source_becomes_a_bundle(name: str, precision: Precision, tmp_path
         contract.TOKENIZER_CONFIG_FILE,
         contract.CHAT_TEMPLATE_FILE,
         contract.CARD_FILE,
+        *([] if precision == "fp32" else [contract.PREFILL_FILE]),
     }
+    assert ("prompt_kl" in manifest.quality) == (precision != "fp32")
 
 
 @pytest.mark.parametrize("name", ["folder", "tied Q8_0 file"])
@@ -213,7 +215,7 @@ def test_progress_tells_stages_and_bytes(source: Path, out: Path) -> None:
     heard = Heard()
     export(ExportJob(source, out), heard)
     assert heard.stages[0] == "reading tiny"
-    assert len(heard.stages) == 7
+    assert len(heard.stages) == 8
     done, totals = zip(*heard.advances, strict=True)
     assert list(done) == sorted(set(done))
     assert set(totals) == {done[-1]}

@@ -14,6 +14,7 @@ from edgekit.arch import ModelArch
 from edgekit.errors import VerificationFailed
 from edgekit.quant import Precision
 from export import verify
+from export.divergence import divergence
 from export.families.weights import Weights
 from export.graph import decoder
 from export.graph.ops import WeightFile
@@ -125,7 +126,7 @@ def test_a_wrong_layout_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         planned = plan(arch, Recipe("int4"), weights)
         build(tmp_path / "out", arch, planned, weights)
         monkeypatch.setattr(
-            "export.quantize.codec.unpack",
+            "edgekit.twin.codes.unpack",
             lambda packed, bits, count: (
                 np.stack([packed >> 4, packed & 15], -1).reshape(*packed.shape[:-1], -1)[..., :count]
                 if bits == 4
@@ -178,7 +179,7 @@ def test_what_is_not_a_number_is_refused(value: float) -> None:
 def test_divergence_is_the_mean_over_positions() -> None:
     source = np.log(np.array([[0.5, 0.5, 1e-30], [0.9, 0.05, 0.05]], np.float32))
     found = np.log(np.array([[0.25, 0.75, 1e-30], [0.9, 0.05, 0.05]], np.float32)) + np.float32(7)
-    kl, same = verify.divergence(source, found)
+    kl, same = divergence(source, found)
     assert kl == pytest.approx((0.5 * np.log(2) + 0.5 * np.log(0.5 / 0.75)) / 2, rel=1e-5)
     assert same == 0.5
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from device_agent.engine import loading
-from device_agent.engine.session import open_decoder
+from device_agent.engine.session import open_rows
 from edgekit import contract
 from edgekit.bundle import open_bundle
 from tests.device_agent.bundles import TINY, copy_to
@@ -18,9 +18,9 @@ IDS = (5, 9, 33, 7)
 
 def test_packing_on_all_threads_changes_no_logit(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = open_bundle(TINY)
-    ours = open_decoder(bundle, threads=2).step(IDS).copy()
+    ours = open_rows(bundle, threads=2).read(0, IDS).copy()
     monkeypatch.setattr(loading, "ENTRIES", {})
-    assert np.array_equal(open_decoder(bundle, threads=2).step(IDS), ours)
+    assert np.array_equal(open_rows(bundle, threads=2).read(0, IDS), ours)
 
 
 @pytest.mark.parametrize("name", loading.ENTRIES)
@@ -35,8 +35,8 @@ def test_onnxruntime_knows_the_names_of_the_settings(name: str) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="hints are for Linux")
 def test_pages_of_the_weights_file_do_not_stay(tmp_path: Path) -> None:
     folder = copy_to(tmp_path)
-    decoder = open_decoder(open_bundle(folder), threads=1)
+    rows = open_rows(open_bundle(folder), threads=1)
     smaps = Path("/proc/self/smaps").read_text(encoding="utf-8")
     found = re.findall(rf"{re.escape(str(folder / contract.DATA_FILE))}\n(?:.*\n){{3}}Rss: +(\d+) kB", smaps)
     assert not any(int(size) for size in found)
-    assert decoder.step(IDS).shape == (open_bundle(folder).manifest.arch.vocab,)
+    assert rows.read(0, IDS).shape == (1, open_bundle(folder).manifest.arch.vocab)

@@ -1,11 +1,13 @@
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from device_agent.engine.records import Answer, Generation, Piece, Sampling
-from device_agent.engine.scheduler import MAX_RETRY_AFTER_S, QueuedAnswer, Scheduler
+from device_agent.engine.answers import QueuedAnswer
+from device_agent.engine.records import Answer, EngineSettings, Generation, Piece, Sampling
+from device_agent.engine.rows import Rows
+from device_agent.engine.scheduler import MAX_RETRY_AFTER_S, Scheduler
 from edgekit.errors import (
     ContextOverflow,
     EdgekitError,
@@ -14,20 +16,19 @@ from edgekit.errors import (
     ServerError,
     ShuttingDown,
 )
-from tests.device_agent.engine.scripted import END, VOCAB, ScriptedDecoder, byte_tokenizer
+from tests.device_agent.engine.scripted import END, LANGUAGE, VOCAB, Clock, FakeRows, Says, saying, scripted
 
-TOKENIZER = byte_tokenizer()
 PROMPT = Generation(prompt=(1,))
 
 
 class Gate:
     """Lets a test stop the model's thread inside of a step, see that it is there, and let it go on."""
 
-    def __init__(self, decoder: ScriptedDecoder) -> None:
+    def __init__(self, rows: FakeRows) -> None:
         self.inside = threading.Semaphore(0)
         self.go = threading.Semaphore(0)
         self.open = False
-        decoder.before_step = self.wait
+        rows.before_step = self.wait
 
     def wait(self) -> None:
         if not self.open:
@@ -45,31 +46,25 @@ class Gate:
         self.go.release()
 
 
-class Clock:
-    """Time as the test says it is."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+def no_reload(threads: int) -> Rows:
+    raise AssertionError(f"the model was loaded again, on {threads} threads")
 
 
 class Bench:
-    """A scheduler on a script that answers "ab", "ab", ... one byte a step."""
+    """A scheduler whose model answers "ab", one byte a step; one slot, unless the settings say otherwise."""
 
-    def __init__(self, *script: int | Exception, queue_limit: int = 4) -> None:
-        self.decoder = ScriptedDecoder(*(script or [*b"ab", END] * 20), context_tokens=100)
-        self.gate = Gate(self.decoder)
+    def __init__(
+        self,
+        says: Says | None = None,
+        *,
+        settings: EngineSettings | None = None,
+        open_rows: Callable[[int], Rows] = no_reload,
+    ) -> None:
         self.clock = Clock()
-        self.scheduler = Scheduler(
-            self.decoder,
-            TOKENIZER,
-            (END,),
-            vocab=VOCAB,
-            queue_limit=queue_limit,
-            clock=self.clock,
-        )
+        self.rows = FakeRows(says or saying("ab"), context_tokens=100, cost=lambda _: 0.0)
+        self.gate = Gate(self.rows)
+        settings = settings or EngineSettings(slots=1, queue_limit=4, threads=1)
+        self.scheduler = Scheduler(self.rows, open_rows, LANGUAGE, settings, clock=self.clock)
 
     def running(self) -> QueuedAnswer:
         """An answer whose first step is held at the gate."""
@@ -134,14 +129,14 @@ def test_after_the_last_piece_there_is_nothing_to_wait_for(bench: Bench) -> None
     assert list(answer) == []
 
 
-def test_requests_are_served_one_at_a_time_in_order(bench: Bench) -> None:
+def test_with_one_slot_requests_are_served_one_at_a_time_in_order(bench: Bench) -> None:
     first = bench.running()
     others = [bench.scheduler.submit(Generation(prompt=(n,))) for n in (2, 3)]
     assert bench.scheduler.busy
     assert bench.scheduler.depth() == 2
     bench.gate.leave_open()
     assert [read(answer) for answer in (first, *others)] == [("ab", "stop")] * 3
-    assert [ids for ids in bench.decoder.steps if ids[0] < 10] == [(1,), (2,), (3,)]
+    assert [ids for ids in bench.rows.fed if ids[0] < 10] == [(1,), (2,), (3,)]
     assert bench.scheduler.depth() == 0
 
 
@@ -190,7 +185,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(bench: Bench) -
 
 @pytest.mark.parametrize(("answer_s", "retry_after_s"), [(0.01, 1), (6.2, 7), (3600.0, MAX_RETRY_AFTER_S)])
 def test_a_refused_client_is_told_to_wait_for_about_one_answer(answer_s: float, retry_after_s: int) -> None:
-    bench = Bench(queue_limit=1)
+    bench = Bench(settings=EngineSettings(slots=1, queue_limit=1))
     bench.scheduler.start()
     bench.running()
     bench.clock.now += answer_s
@@ -226,7 +221,7 @@ def test_a_wrong_request_is_refused_before_it_is_queued(
         bench.scheduler.submit(generation)
     assert getattr(caught.value, "param", None) == param
     assert bench.scheduler.depth() == 0
-    assert not bench.decoder.steps
+    assert not bench.rows.steps
 
 
 def test_a_running_answer_stops_within_one_token(bench: Bench) -> None:
@@ -234,21 +229,19 @@ def test_a_running_answer_stops_within_one_token(bench: Bench) -> None:
     answer.cancel()
     bench.gate.leave_open()
     assert read(answer) == ("a", "cancelled")
-    assert len(bench.decoder.steps) == 1
+    assert len(bench.rows.steps) == 1
 
 
 def test_a_long_prompt_stops_within_one_chunk() -> None:
-    decoder = ScriptedDecoder(END)
-    gate = Gate(decoder)
-    scheduler = Scheduler(decoder, TOKENIZER, (END,), vocab=VOCAB, chunk_tokens=4)
-    scheduler.start()
-    answer = scheduler.submit(Generation(prompt=tuple(range(40))))
-    gate.reached()
+    bench = Bench(settings=EngineSettings(slots=1, chunk_tokens=4))
+    bench.scheduler.start()
+    answer = bench.scheduler.submit(Generation(prompt=tuple(range(40))))
+    bench.gate.reached()
     answer.cancel()
-    gate.leave_open()
+    bench.gate.leave_open()
     assert read(answer) == ("", "cancelled")
-    scheduler.close(finish=True)
-    assert decoder.steps == [(0, 1, 2, 3)]
+    bench.scheduler.close(finish=True)
+    assert bench.rows.fed == [(0, 1, 2, 3)]
 
 
 def test_a_waiting_request_leaves_the_queue_at_once(bench: Bench) -> None:
@@ -278,11 +271,12 @@ def test_cancelling_twice_or_after_the_end_is_harmless(bench: Bench) -> None:
 def test_an_unexpected_failure_reaches_its_reader_and_the_log_and_nobody_else(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    bench = Bench(0x61, ZeroDivisionError("kernel"), *b"ok", END)
+    errors: list[int | Exception] = [0x61, ZeroDivisionError("kernel")]
+    bench = Bench(lambda text: (scripted(*errors) if text[0] == 1 else saying("ok"))(text))
     bench.scheduler.start()
     bench.gate.leave_open()
     with caplog.at_level(logging.ERROR):
-        failing, fine = bench.scheduler.submit(PROMPT), bench.scheduler.submit(PROMPT)
+        failing, fine = bench.scheduler.submit(PROMPT), bench.scheduler.submit(Generation(prompt=(2,)))
         assert failing.next() == Piece(text="a", tokens=(0x61,))
         for _ in range(2):  # a reader who asks again is not left waiting
             with pytest.raises(ServerError, match="log has its traceback"):
@@ -296,13 +290,13 @@ def test_an_unexpected_failure_reaches_its_reader_and_the_log_and_nobody_else(
 
 def test_an_error_of_our_own_reaches_its_reader_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     error = ServerError("the disk is on fire")
-    bench = Bench(error, *b"ok", END)
+    bench = Bench(lambda text: (scripted(error) if text[0] == 1 else saying("ok"))(text))
     bench.scheduler.start()
     bench.gate.leave_open()
     with pytest.raises(ServerError) as caught:
         list(bench.scheduler.submit(PROMPT))
     assert caught.value is error
-    assert read(bench.scheduler.submit(PROMPT)) == ("ok", "stop")
+    assert read(bench.scheduler.submit(Generation(prompt=(2,)))) == ("ok", "stop")
     bench.scheduler.close(finish=True)
     assert not caplog.records
 
@@ -320,7 +314,7 @@ def test_closing_returns_when_everything_is_done(bench: Bench) -> None:
     bench.gate.leave_open()
     answers = [bench.scheduler.submit(PROMPT) for _ in range(3)]
     bench.scheduler.close(finish=True)
-    assert len(bench.decoder.steps) == 9
+    assert len(bench.rows.steps) == 9
     assert not bench.scheduler.busy
     assert [read(answer) for answer in answers] == [("ab", "stop")] * 3
 
@@ -332,7 +326,7 @@ def test_closing_impatiently_cancels_everybody(bench: Bench) -> None:
     bench.gate.leave_open()
     closing.join()
     assert read(running) == ("a", "cancelled")
-    assert len(bench.decoder.steps) == 1
+    assert len(bench.rows.steps) == 1
 
 
 def test_an_impatient_close_cuts_a_patient_one_short(bench: Bench) -> None:

@@ -47,6 +47,8 @@ FITTING = {
     "concat": (signature.concat(ARCH), DECODER),
     "concat with positions": (signature.concat(ARCH), [*DECODER, POSITIONS]),
     "concat with all": (signature.concat(ARCH), [*DECODER, POSITIONS, KEEP]),
+    "prompt": (signature.prompt(ARCH), [*TOKENS, *CACHE]),
+    "prompt, int8": (signature.prompt(ARCH, "int8"), [*TOKENS, *CODES]),
     "encoder": (signature.encoder(ARCH), [*TOKENS, STATES]),
     "encoder with segments and positions": (signature.encoder(ARCH), [*TOKENS, SEGMENTS, POSITIONS, STATES]),
 }
@@ -59,6 +61,7 @@ def changed(values: list[GraphValue], name: str, new: GraphValue) -> list[GraphV
 WRONG = {
     "shared without a choice of logits": (signature.shared(ARCH), DECODER, "inputs and outputs"),
     "shared with positions instead": (signature.shared(ARCH), [*DECODER, POSITIONS], "no 'logits_to_keep'"),
+    "a prompt graph that makes logits": (signature.prompt(ARCH), DECODER, "inputs and outputs"),
     "a cache too few": (signature.concat(ARCH), [*TOKENS, *CACHE[:-1], LOGITS], "inputs and outputs"),
     "segments in a decoder": (signature.concat(ARCH), [*DECODER, SEGMENTS], "'token_type_ids'"),
     "a cache of another layer": (

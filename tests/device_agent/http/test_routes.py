@@ -17,9 +17,9 @@ from tests.fakes import VOCAB, FakeService, script
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
 PLAIN = {"model": "tiny", "prompt": "Hello"}
 TIMINGS = {
-    "prompt_n": 7,
+    "prompt_n": 4,
     "prompt_ms": 250.0,
-    "prompt_per_second": 28.0,
+    "prompt_per_second": 16.0,
     "predicted_n": 11,
     "predicted_ms": 500.0,
     "predicted_per_second": 20.0,
@@ -28,7 +28,7 @@ USAGE = {
     "prompt_tokens": 5,
     "completion_tokens": 4,
     "total_tokens": 9,
-    "prompt_tokens_details": {"cached_tokens": 0},
+    "prompt_tokens_details": {"cached_tokens": 3},
 }
 ROUTES = [
     pytest.param(prefix + path, body, id=prefix + path)

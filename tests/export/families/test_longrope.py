@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.engine.longrope import LongropeDecoder
-from device_agent.engine.session import open_decoder
+from device_agent.engine.longrope import LongropeRows
+from device_agent.engine.session import open_rows
 from edgekit.bundle import open_bundle
 from tests.export.exports import error_of, export_tiny
 from tests.export.families.cases import phi3
@@ -26,21 +26,25 @@ def test_every_step_is_that_of_a_fresh_text(
     long = {"original_max_position_embeddings": LIMIT, "rope_scaling": phi3.LONG}
     original = Original({**phi3.BASE, **long, "sliding_window": window}, tmp_path / "source")
     export_tiny(original.folder, tmp_path / "out")
-    decoder = open_decoder(open_bundle(tmp_path / "out"), threads=1)
-    assert isinstance(decoder, LongropeDecoder)
+    rows = open_rows(open_bundle(tmp_path / "out"), threads=1)
+    assert isinstance(rows, LongropeRows)
 
     def check(start: int, stop: int) -> None:
-        expected = original.logits(IDS[:stop])[-1]
-        assert error_of(decoder.step(IDS[start:stop]), expected) <= 1e-4, stop
+        expected = original.logits(IDS[:stop])[start:stop]
+        assert error_of(rows.read(0, IDS[start:stop], keep=stop - start), expected) <= 1e-4, stop
 
     check(0, 20)
+    short = rows.snapshot(0, 20)
     for stop in range(21, 30):  # crossing, token by token
         check(stop - 1, stop)
     check(29, 50)
-    decoder.truncate(15)
+    rows.truncate(0, 15)
     check(15, 18)  # a short text again
     check(18, 40)  # crossing within one step
-    decoder.truncate(0)
+    rows.restore(0, short)  # from a long text to a short one
+    check(20, 24)
+    check(24, 28)
+    rows.truncate(0, 0)
     check(0, 50)
 
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from device_agent import EmbeddingModel, Model
 from device_agent.check import verify
 from device_agent.engine.records import Generation
-from device_agent.engine.session import open_decoder
+from device_agent.engine.session import open_rows
 from edgekit import contract
 from edgekit.bundle import open_bundle, problems
 from edgekit.errors import (
@@ -60,12 +60,12 @@ def out(tmp_path: Path) -> Path:
 def test_float_logits_and_greedy_tokens_are_those_of_the_original(model_type: str, tmp_path: Path, out: Path) -> None:
     export_tiny(tiny_models.write_decoder(tmp_path / "tiny", model_type), out, "fp32")
     original = tiny_models.original(model_type)
-    decoder = open_decoder(open_bundle(out), threads=1)
+    rows = open_rows(open_bundle(out), threads=1)
     expected = tiny_models.logits(original, PROMPT)
-    assert error_of(decoder.step(PROMPT[:9]), expected[8]) <= 1e-4
-    assert error_of(decoder.step(PROMPT[9:15]), expected[14]) <= 1e-4  # several tokens after a cache
+    assert error_of(rows.read(0, PROMPT[:9]), expected[8]) <= 1e-4
+    assert error_of(rows.read(0, PROMPT[9:15]), expected[14]) <= 1e-4  # several tokens after a cache
     for at in (15, 16):
-        assert error_of(decoder.step([PROMPT[at]]), expected[at]) <= 1e-4
+        assert error_of(rows.decode({0: PROMPT[at]}), expected[at]) <= 1e-4
     with Model.open(out, threads=1) as model:
         pieces = model.submit(Generation(prompt=tuple(PROMPT), max_tokens=12))
         found = [token for piece in pieces for token in piece.tokens]

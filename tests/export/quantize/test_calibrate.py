@@ -6,12 +6,12 @@ from numpy.typing import NDArray
 
 from edgekit.arch import ModelArch
 from edgekit.quant import QuantSpec
+from export.divergence import Divergence
 from export.layerwise import Layerwise
 from export.quantize import calibrate, codec, gptq
 from export.quantize import plan as planning
 from export.quantize.calibrate import Spool
 from export.quantize.codec import QuantisedMatrix
-from export.quantize.divergence import Divergence
 from export.quantize.plan import Choice, Plan, PlannedMatrix, Recipe
 from tests import tiny
 from tests.export.families.cases import falcon, gemma2, gpt2, olmo2

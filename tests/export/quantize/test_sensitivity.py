@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from edgekit.arch import ModelArch
 from edgekit.quant import QuantSpec
+from export.divergence import divergence
 from export.layerwise import Layer, Layerwise
 from export.quantize import codec, rtn, sensitivity
 from export.quantize.budget import Option
 from export.quantize.plan import Method
 from export.quantize.sensitivity import END_SPECS, LAYER_SPECS, Unit, measure
-from export.verify import divergence
 from tests import tiny
 from tests.export.exports import opened
 from tests.export.families.cases import cohere, falcon, gemma2, gpt2

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from export.quantize.divergence import Divergence, log_softmax
-from export.verify import divergence
+from export.divergence import Divergence, divergence, log_softmax
 
 
 def logits(seed: int, tokens: int = 6) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

@@ -1,0 +1,61 @@
+"""A process that measures one bundle: `python -m device_agent.bench.worker DIR THREADS ROWS`, told by JSON lines.
+
+It answers with its Facts once the bundle is loaded, then every Plan on standard input with a Round. What it cannot
+load is answered with {"problem": ...}. A process of its own keeps the memory and the first-load costs of several
+bundles apart, and lets one wait, asleep, while another is measured.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from device_agent.bench.energy import EnergyMeter
+from device_agent.bench.measure import Timer
+from device_agent.bench.plan import Plan
+from device_agent.bench.records import Facts
+from device_agent.bench.weights import bytes_per_token
+from device_agent.engine.session import open_rows
+from edgekit.bundle import open_bundle
+from edgekit.errors import EdgekitError
+
+
+def main(folder: str, threads: str, most_rows: str) -> None:
+    """Answer until standard input ends."""
+    process = psutil.Process()
+    rss_start_bytes = process.memory_info().rss
+    started, cpu_started = time.perf_counter(), time.process_time()
+    try:
+        bundle = open_bundle(Path(folder))
+        model = open_rows(bundle, threads=int(threads), most_rows=int(most_rows))
+    except EdgekitError as error:
+        _say({"problem": str(error)})
+        return
+    manifest = bundle.manifest
+    facts = Facts(
+        name=manifest.name,
+        version=manifest.version,
+        threads=int(threads),
+        context_tokens=model.context_tokens,
+        most_rows=model.most_rows,
+        weight_bytes_per_token=bytes_per_token(manifest),
+        load_s=time.perf_counter() - started,
+        load_cpu_s=time.process_time() - cpu_started,
+        rss_start_bytes=rss_start_bytes,
+        rss_loaded_bytes=process.memory_info().rss,
+    )
+    _say(facts)
+    timer = Timer(model, manifest.arch.vocab, EnergyMeter())
+    for line in sys.stdin.buffer:
+        _say(timer.round(msgspec.json.decode(line, type=Plan)))
+
+
+def _say(record: object) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(record) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

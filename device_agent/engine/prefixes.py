@@ -1,0 +1,84 @@
+"""Keys and values of texts that were read before, for prompts that begin as they did. Pure.
+
+The newest texts stay in their rows (see `seats`); what must make room for others is kept here, the least recently used
+leaving first. A text that is the beginning of another one is not kept twice.
+"""
+
+import collections
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from device_agent.engine.rows import Snapshot
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """A text's ids, and what the model made of them; `pinned` ones stay."""
+
+    ids: tuple[int, ...]
+    snapshot: Snapshot
+    pinned: bool = False
+
+
+def common(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens the two begin with together."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((at for at, (one, other) in pairs if one != other), min(len(first), len(second)))
+
+
+class Prefixes:
+    """Entries by their ids, in the order of their last use."""
+
+    def __init__(self) -> None:
+        self._entries: collections.OrderedDict[tuple[int, ...], Entry] = collections.OrderedDict()
+        self.nbytes = 0
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._entries)
+
+    def best(self, ids: Sequence[int], *, most: int) -> tuple[Entry | None, int]:
+        """The entry that has the most tokens in common with the beginning of `ids`, up to `most`, and how many."""
+        found: tuple[Entry | None, int] = (None, 0)
+        for entry in self._entries.values():
+            shared = min(common(entry.ids, ids), most)
+            if shared > found[1]:
+                found = entry, shared
+        return found
+
+    def use(self, entry: Entry) -> None:
+        """It was of use: it leaves later than the others."""
+        if entry.ids in self._entries:
+            self._entries.move_to_end(entry.ids)
+
+    def covers(self, ids: Sequence[int]) -> bool:
+        """Whether an entry begins with `ids`; it then counts as used."""
+        found = next((entry for entry in self._entries.values() if common(entry.ids, ids) == len(ids)), None)
+        if found is not None:
+            self.use(found)
+        return found is not None
+
+    def put(self, entry: Entry) -> None:
+        """Keep it, in place of those that are beginnings of it. The bound is the caller's: see `make_room`."""
+        shorter = [known for known in self._entries.values() if common(known.ids, entry.ids) == len(known.ids)]
+        for known in shorter:
+            if not known.pinned or known.ids == entry.ids:
+                self.drop(known)
+        self._entries[entry.ids] = entry
+        self.nbytes += entry.snapshot.nbytes
+
+    def drop(self, entry: Entry) -> None:
+        """Forget it."""
+        if self._entries.pop(entry.ids, None) is not None:
+            self.nbytes -= entry.snapshot.nbytes
+
+    def make_room(self, nbytes: int, *, limit_bytes: int) -> bool:
+        """Forget what was used least recently until `nbytes` more fit into the limit; False if they never will."""
+        pinned = sum(entry.snapshot.nbytes for entry in self._entries.values() if entry.pinned)
+        if pinned + nbytes > limit_bytes:
+            return False
+        for entry in [entry for entry in self._entries.values() if not entry.pinned]:
+            if self.nbytes + nbytes <= limit_bytes:
+                break
+            self.drop(entry)
+        return True

@@ -1,0 +1,76 @@
+"""What the model does next when several requests want it. Pure: rows and costs in, a turn out.
+
+Everyone who writes decodes together. Prompts are read in between, one after the other, in chunks that are cut so that
+a stream waits at most `stall` times as long for its next token as it would with nobody reading. A step is bound by
+reading the weights, so the shortest chunk costs a step of its own: that is why two is the least that can be promised.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from device_agent.engine.costs import Costs
+
+CHUNK_TOKENS = 128
+"""Prompt tokens per step when nobody waits for a token: full speed (longer chunks spend more on attention's upper
+triangle), and a client who left is noticed after each."""
+
+FEWEST_TOKENS = 2
+"""Of a chunk beside others who write, even if it takes longer than it should: the second token is nearly free (1.08
+times one for Phi-2's shape, 1.26 for SmolLM2), and a prompt would take twice as long without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How finely prompts are cut. `stall` 2 lets a stream's next token take twice its time while others read."""
+
+    chunk_tokens: int = CHUNK_TOKENS
+    stall: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A row with `left` tokens still to be read; `served` grows as it gets its share."""
+
+    row: int
+    left: int
+    served: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """One token for each of these rows."""
+
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The next `count` tokens of a row."""
+
+    row: int
+    count: int
+
+
+def span(rows: Sequence[int]) -> int:
+    """Rows from the lowest to the highest: a decode goes over those between them as well."""
+    return max(rows) - min(rows) + 1
+
+
+def next_turn(
+    readers: Sequence[Reader], writers: Sequence[int], costs: Costs, *, pace: Pace, read_last: bool
+) -> Decode | Read | None:
+    """The next step of the model; None if nobody wants one. `read_last`: the step before this one was a read.
+
+    Of several readers, whoever was served least goes first, and the earlier in `readers` among equals.
+    """
+    if writers and (read_last or not readers):
+        return Decode(tuple(writers))
+    if not readers:
+        return None
+    reader = min(readers, key=lambda reader: reader.served)
+    if writers:
+        spare_s = (pace.stall - 1) * costs.decode_s(span(writers))
+        count = max(FEWEST_TOKENS, costs.read_within(spare_s, most=pace.chunk_tokens))
+    else:  # a little more rather than a step of its own for a remainder
+        count = pace.chunk_tokens if reader.left > pace.chunk_tokens * 5 // 4 else reader.left
+    return Read(reader.row, min(count, reader.left))
