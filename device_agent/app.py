@@ -14,7 +14,6 @@ from device_agent.http.app import create_app
 from device_agent.http.server import Server
 from device_agent.http.settings import HttpSettings
 from device_agent.model import Model
-from device_agent.stamps import CHECKED_FOLDER
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +22,8 @@ log = logging.getLogger(__name__)
 class AgentSettings:
     """What to serve, and where.
 
-    `state` is the agent's own folder: it then remembers which bundles were whole. `huge_pages` lets it move the weights
-    into larger pages once it is ready.
+    `state` is the agent's own folder, see `Model.open`. `system` is a system prompt to read ahead. `huge_pages` lets it
+    move the weights into larger pages once it is ready.
     """
 
     folder: Path
@@ -32,6 +31,7 @@ class AgentSettings:
     port: int = 8080
     engine: EngineSettings = field(default_factory=EngineSettings)
     state: Path | None = None
+    system: str | None = None
     huge_pages: bool = False
 
 
@@ -42,8 +42,9 @@ def serve(settings: AgentSettings, ready: Callable[[str, Model], None]) -> None:
     anything is served.
     """
     http = HttpSettings.listening_on(settings.host)
-    remembered = None if settings.state is None else settings.state / CHECKED_FOLDER
-    with Model.open(settings.folder, engine=settings.engine, remembered=remembered) as model:
+    with Model.open(settings.folder, engine=settings.engine, state=settings.state) as model:
+        if settings.system is not None:
+            model.read_ahead(settings.system)
         server = Server(create_app(model, http), host=settings.host, port=settings.port, settings=http)
 
         with _signals(server.close):

@@ -32,22 +32,21 @@ import tokenizers
 
 from device_agent.checked import checked
 from device_agent.engine.answers import QueuedAnswer
-from device_agent.engine.drafting import Guesser
 from device_agent.engine.embed import Embedder
 from device_agent.engine.prompt import PromptEncoder
 from device_agent.engine.records import GREEDY, EngineSettings, EngineState, Generation, Sampling
 from device_agent.engine.rows import Rows
 from device_agent.engine.scheduler import Scheduler
 from device_agent.engine.sequence import Language
-from device_agent.engine.session import open_embedder, open_rows
-from edgekit import contract
+from device_agent.engine.session import open_embedder
+from device_agent.loader import Loader, read_tokenizer
+from device_agent.stamps import CHECKED_FOLDER
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.chat import Message, bundle_template
-from edgekit.errors import CorruptBundle, InvalidRequest
+from edgekit.errors import InvalidRequest
 from edgekit.hardware import usable_cores
 from edgekit.manifest import Manifest
 
-_MAX_TOKENIZER_BYTES = 256 << 20
 Turn = Message | Mapping[str, str]
 
 
@@ -55,25 +54,17 @@ class Model:
     """A loaded model. Generation runs on a thread of its own, several requests together; any thread may call."""
 
     def __init__(
-        self,
-        bundle: Bundle,
-        rows: Rows,
-        tokenizer: tokenizers.Tokenizer,
-        *,
-        settings: EngineSettings,
-        remembered: Path | None = None,
+        self, loader: Loader, rows: Rows, tokenizer: tokenizers.Tokenizer, *, settings: EngineSettings
     ) -> None:
-        self.bundle = bundle
+        self.bundle = bundle = loader.bundle
         self.loaded_at = int(time.time())
         tokens = bundle.manifest.tokens
         self._encoder = PromptEncoder(tokenizer, bundle_template(bundle, tokenizer.id_to_token), bos=tokens.bos)
         language = Language(tokenizer, frozenset(tokens.eos), bundle.manifest.arch.vocab)
-
-        def reopen(threads: int) -> Rows:
-            return checked(bundle, lambda: open_rows(bundle, threads=threads), remembered=remembered)
-
-        self._scheduler = Scheduler(rows, reopen, language, settings, guess=Guesser if settings.guess else None)
+        self._loader = loader
+        self._scheduler = Scheduler(rows, loader.open, language, settings, guess=loader.guesser(tokenizer))
         self._scheduler.start()
+        loader.improve(rows, self._scheduler.between_steps)
 
     @classmethod
     def open(
@@ -82,26 +73,33 @@ class Model:
         *,
         threads: int | None = None,
         engine: EngineSettings | None = None,
-        remembered: Path | None = None,
+        state: Path | None = None,
     ) -> Self:
         """Check every file's hash and load the model on `threads` threads (default: the physical cores).
 
-        `engine` says how requests share the machine; `threads` counts before its own. With a folder `remembered`, files
-        that were right and have not been touched since are not hashed again. Raises NotABundle, UnsupportedFormat,
-        CorruptBundle or UnsafePath, and UsageError for settings out of range or for a bundle that does not generate.
+        `engine` says how requests share the machine; `threads` counts before its own. `state` is a folder of the
+        caller's for what makes the next start and long prompts faster (`edgekit.home.home()` is the agent's): there
+        the weights that read prompts are unpacked to, prompts that were read ahead are saved, and files that were
+        right and have not been touched since are not hashed again. Without it, nothing is written.
+
+        Raises NotABundle, UnsupportedFormat, CorruptBundle or UnsafePath, and UsageError for settings out of range or
+        for a bundle that does not generate.
         """
-        bundle = open_bundle(Path(folder))
         engine = engine or EngineSettings()
         if threads is None:
             threads = usable_cores() if engine.threads is None else engine.threads
-
-        def load() -> tuple[tokenizers.Tokenizer, Rows]:
-            rows = open_rows(bundle, threads=threads)
-            return read_tokenizer(bundle), rows
-
-        tokenizer, rows = checked(bundle, load, remembered=remembered)
         settings = dataclasses.replace(engine, threads=threads)
-        return cls(bundle, rows, tokenizer, settings=settings, remembered=remembered)
+        loader = Loader(open_bundle(Path(folder)), settings, state)
+        tokenizer, rows = loader.first()
+        return cls(loader, rows, tokenizer, settings=settings)
+
+    def read_ahead(self, system: str) -> None:
+        """Have the system prompt `system` read before somebody asks with it, or take it from the state folder.
+
+        Requests that begin with it then start at their own words. What is to be read is read when there is nothing
+        else to do; this does not wait for it. Raises TemplateError if the model's template takes no system prompt.
+        """
+        self._loader.read_ahead(self._encoder, system, self._scheduler)
 
     @property
     def manifest(self) -> Manifest:
@@ -187,6 +185,7 @@ class Model:
     def close(self, *, finish: bool = False) -> None:
         """End generation: cancel what runs, or let it `finish`. The model cannot be used afterwards."""
         self._scheduler.close(finish=finish)
+        self._loader.close()
 
     def __enter__(self) -> Self:
         """As a context manager it closes itself."""
@@ -205,19 +204,17 @@ class EmbeddingModel:
         self._embedder = embedder
 
     @classmethod
-    def open(cls, folder: str | Path, *, threads: int | None = None, remembered: Path | None = None) -> Self:
+    def open(cls, folder: str | Path, *, threads: int | None = None, state: Path | None = None) -> Self:
         """Check every file's hash and load the model on `threads` threads (default: the physical cores).
 
-        `remembered` is as for `Model.open`.
-
-        Raises as `Model.open`; UsageError for a bundle that makes no vectors.
+        `state` is as for `Model.open`. Raises as `Model.open`; UsageError for a bundle that makes no vectors.
         """
         bundle = open_bundle(Path(folder))
 
         def load() -> Embedder:
             return open_embedder(bundle, read_tokenizer(bundle), threads=usable_cores() if threads is None else threads)
 
-        return cls(bundle, checked(bundle, load, remembered=remembered))
+        return cls(bundle, checked(bundle, load, remembered=state / CHECKED_FOLDER if state else None))
 
     @property
     def manifest(self) -> Manifest:
@@ -246,15 +243,3 @@ def _message(turn: Turn) -> Message:
         return msgspec.convert(turn, Message)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"A message needs `role` and `content`: {error}", param="messages") from error
-
-
-def read_tokenizer(bundle: Bundle) -> tokenizers.Tokenizer:
-    """The bundle's tokenizer.json. Raises CorruptBundle."""
-    raw = bundle.read(contract.TOKENIZER_FILE, limit_bytes=_MAX_TOKENIZER_BYTES)
-    try:
-        tokenizer = tokenizers.Tokenizer.from_buffer(raw)
-    except Exception as error:  # the library raises plain Exception
-        raise CorruptBundle(str(bundle.folder), f"{contract.TOKENIZER_FILE}: {error}") from error
-    tokenizer.no_truncation()  # a tokenizer.json may ask for both, with lengths of its author's own
-    tokenizer.no_padding()
-    return tokenizer

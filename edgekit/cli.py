@@ -8,6 +8,7 @@ side still lists and explains every verb.
 import importlib.metadata
 import json
 import logging
+import re
 import sys
 from typing import Any, NoReturn
 
@@ -130,3 +131,19 @@ def _fail(error: EdgekitError, *, as_json: bool) -> NoReturn:
     if as_json:
         print_json({"error": {"type": type(error).__name__, "message": str(error), "hint": error.hint}})
     sys.exit(error.exit_code)
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes: 91700000, 91.7MB, 1.5G."""
+
+    name = "SIZE"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """As click calls it."""
+        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMG]?)B?", str(value), re.IGNORECASE)
+        if match is None:
+            self.fail(f"{value!r} is not a size such as 92MB or 1.5GB", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2].upper()])

@@ -1,7 +1,6 @@
 """`edgekit export` and `edgekit families`: what the build machine offers. Light to import."""
 
 import dataclasses
-import re
 import sys
 import time
 from collections import Counter
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli import print_json
+from edgekit.cli import Size, print_json
 from edgekit.contract import CACHE_TYPES, CacheType
 from edgekit.hardware import peak_rss_bytes
 from edgekit.quant import BLOCK_SIZES, PRECISIONS, Precision
@@ -19,21 +18,6 @@ if TYPE_CHECKING:
     from edgekit.manifest import Manifest
     from export.pipeline import ExportJob
     from export.quantize.plan import Rounding
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-
-
-class Size(click.ParamType[int]):
-    """A number of bytes: 91700000, 91.7MB, 1.5G."""
-
-    name = "SIZE"
-
-    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """As click calls it."""
-        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMG]?)B?", str(value), re.IGNORECASE)
-        if match is None:
-            self.fail(f"{value!r} is not a size such as 92MB or 1.5GB", param, ctx)
-        return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 class Bar:

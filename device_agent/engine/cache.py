@@ -54,6 +54,7 @@ class KVCache:
         self.buffers: list[Array] = []
         self.bytes_per_token = arch.kv_values_per_token * CACHE_VALUE_BYTES[kind]
         self._arch = arch
+        self._kind: CacheType = kind
         self._dtype = np.dtype(kind)
 
     def settle(self, rows: Sequence[int]) -> int:
@@ -63,6 +64,10 @@ class KVCache:
                 free = [other for other, length in enumerate(self.lengths) if not length and other not in rows]
                 self._exchange(row, min((row, *free), key=self.places.__getitem__))
         return 1 + max(self.places[row] for row in rows)
+
+    def empty(self, *, most_rows: int) -> "KVCache":
+        """Another cache for the same model, with nothing in it."""
+        return KVCache(self._arch, self._kind, most_rows=most_rows)
 
     def fits(self, rows: int, tokens: int) -> bool:
         """Whether there are that many places with room for that many tokens each."""

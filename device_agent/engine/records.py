@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Protocol
 
@@ -9,6 +10,8 @@ from edgekit.chat import Message
 from edgekit.manifest import Manifest
 
 FinishReason = Literal["stop", "length", "cancelled"]
+PrefillMode = Literal["auto", "int4", "int8"]
+PREFILL_MODES: tuple[PrefillMode, ...] = ("auto", "int4", "int8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +101,11 @@ class EngineSettings:
     as memory allows). `prefix_bytes` bounds what is kept of ended requests, for prompts that begin as they did (None:
     a share of memory; 0: nothing). While prompts are read, in chunks of `chunk_tokens` at most, a stream's next token
     may take `stall` times as long. The model works for `duty` of the time (0 to 1), and leaves memory when there was
-    no work for `idle_unload_s` (None: never). With `guess`, tokens are guessed and verified where that is faster.
+    no work for `idle_unload_s` (None: never). With `guess`, tokens are guessed and verified where that is faster; by
+    the smaller model in `draft` too, if there is one.
+
+    `prefill` says what reads prompts: the decoder's own weights ("int4"), INT8 ones that are unpacked from them
+    ("int8"), or whatever was measured to be faster here ("auto"). Unpacking needs a folder for it.
     """
 
     threads: int | None = None
@@ -110,6 +117,8 @@ class EngineSettings:
     duty: float = 1.0
     idle_unload_s: float | None = None
     guess: bool = True
+    draft: Path | None = None
+    prefill: PrefillMode = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

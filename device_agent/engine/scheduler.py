@@ -74,7 +74,7 @@ class Scheduler:
         self._changed = threading.Condition()  # guards everything below
         self._waiting: collections.deque[Job] = collections.deque()
         self._errands: collections.deque[Job] = collections.deque()  # to be prepared when nothing else is to be done
-        self._pins: list[tuple[Sequence[int], Snapshot]] = []
+        self._chores: list[Callable[[], None]] = []
         self._running: dict[Job, float] = {}  # and when each began
         self._closing = False
         self._resting = False
@@ -126,8 +126,12 @@ class Scheduler:
 
     def warm(self, ids: Sequence[int], snapshot: Snapshot) -> None:
         """Keep this beginning of prompts for good, within the bound on kept bytes."""
+        self.between_steps(lambda: self._batch.pin(ids, snapshot))
+
+    def between_steps(self, chore: Callable[[], None]) -> None:
+        """Have the thread that owns the model call `chore` soon, while no step is running. What it raises is logged."""
         with self._changed:
-            self._pins.append((tuple(ids), snapshot))
+            self._chores.append(chore)
             self._changed.notify_all()
 
     def _checked(self, generation: Generation, *, prepared: "Future[Snapshot] | None" = None) -> Job:
@@ -247,7 +251,7 @@ class Scheduler:
 
     def _has_work(self) -> bool:
         reload = self._batch.loaded and self._threads != self._loaded_threads
-        return bool(self._waiting or self._running or self._errands or self._pins or reload or self._closing)
+        return bool(self._waiting or self._running or self._errands or self._chores or reload or self._closing)
 
     def _tidying(self) -> Iterator[tuple[float | None, Callable[[], None]]]:
         """What to do after further seconds of idleness; the last one never comes to its end."""
@@ -274,10 +278,13 @@ class Scheduler:
     def _tend_model(self) -> None:
         """Load the model if it is not, or is on other threads than it should be; keep what was brought."""
         with self._changed:
-            threads, pins = self._threads, self._pins
-            self._pins = []
-        for ids, snapshot in pins:
-            self._batch.pin(ids, snapshot)
+            threads, chores = self._threads, self._chores
+            self._chores = []
+        for chore in chores:
+            try:
+                chore()
+            except Exception:
+                log.exception("A chore between two steps failed")
         if self._batch.loaded and threads == self._loaded_threads:
             return
         if not self._batch.loaded and not self._running:  # nobody needs it yet

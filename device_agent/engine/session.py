@@ -29,6 +29,7 @@ from edgekit.bundle import Bundle
 from edgekit.errors import BundleError, CorruptBundle, UnsupportedFormat, UsageError
 
 _CPU = "cpu"
+RUNTIME_VERSION: str = onnxruntime.__version__
 
 
 class _SessionBinding:

@@ -69,6 +69,10 @@ class OnnxRows:
         """Let `prompt` read what is long enough for it, from now on; None: nothing."""
         self._prompt = prompt
 
+    def beside(self) -> "OnnxRows":
+        """One row over the same graph, with a cache of its own; another thread may use it."""
+        return OnnxRows(self._bind, self._arch, self.cache.empty(most_rows=1))
+
     def length(self, row: int) -> int:
         """Tokens cached in a row. Raises ValueError if there is no such row."""
         if not 0 <= row < self.most_rows:

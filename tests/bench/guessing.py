@@ -28,7 +28,7 @@ from device_agent.engine.records import GREEDY
 from device_agent.engine.rows import Rows
 from device_agent.engine.sampling import History, make_sampler
 from device_agent.engine.session import open_rows
-from device_agent.model import read_tokenizer
+from device_agent.loader import read_tokenizer
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.chat import Message, bundle_template
 from edgekit.hardware import usable_cores

@@ -53,7 +53,7 @@ def start(folder: Path, way: str, state: Path, threads: int, decode: int) -> dic
         from device_agent import pages
         from device_agent.checked import checked
         from device_agent.engine import loading, session
-        from device_agent.model import read_tokenizer
+        from device_agent.loader import read_tokenizer
         from edgekit.bundle import open_bundle
     if way == "plain":
         loading.ENTRIES = {"session.intra_op.spin_duration_us": "50"}

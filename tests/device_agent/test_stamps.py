@@ -197,10 +197,10 @@ def hashed(monkeypatch: pytest.MonkeyPatch, bundle: Bundle) -> list[str]:
 
 
 def test_a_second_start_hashes_nothing(bundle: Bundle, folder: Path, hashed: list[str]) -> None:
-    Model.open(bundle.folder, threads=1, remembered=folder).close()
+    Model.open(bundle.folder, threads=1, state=folder.parent).close()
     assert sorted(hashed) == sorted(entry.path for entry in bundle.manifest.files)
     hashed.clear()
-    Model.open(bundle.folder, threads=1, remembered=folder).close()
+    Model.open(bundle.folder, threads=1, state=folder.parent).close()
     assert hashed == []
 
 
@@ -211,16 +211,16 @@ def test_without_a_folder_every_start_hashes_everything(bundle: Bundle, hashed: 
 
 
 def test_a_changed_file_is_refused_in_spite_of_a_stamp(bundle: Bundle, folder: Path, hashed: list[str]) -> None:
-    Model.open(bundle.folder, threads=1, remembered=folder).close()
+    Model.open(bundle.folder, threads=1, state=folder.parent).close()
     rewrite(bundle.folder)
     with pytest.raises(CorruptBundle, match="SHA-256"):
-        Model.open(bundle.folder, threads=1, remembered=folder)
+        Model.open(bundle.folder, threads=1, state=folder.parent)
     assert hashed
 
 
 def test_a_damaged_bundle_earns_no_stamp(bundle: Bundle, folder: Path, hashed: list[str]) -> None:
     rewrite(bundle.folder)
     with pytest.raises(CorruptBundle):
-        Model.open(bundle.folder, threads=1, remembered=folder)
+        Model.open(bundle.folder, threads=1, state=folder.parent)
     assert hashed
     assert not folder.exists()

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from edgekit import contract
-from edgekit.cli import main
+from edgekit.cli import Size, main
 from export import cli
 from export.pipeline import ExportJob
 from export.quantize.prepare import other_bytes
@@ -50,13 +50,13 @@ def run(*arguments: str | Path) -> object:
     ],
 )
 def test_a_size_is_a_number_of_bytes(written: str, size: int) -> None:
-    assert cli.Size().convert(written, None, None) == size
+    assert Size().convert(written, None, None) == size
 
 
 @pytest.mark.parametrize("written", ["", "MB", "-5MB", "1e9", "92MiB", "1.5.2G", "9" * 400, "ninety"])
 def test_a_size_that_is_none_is_refused(written: str) -> None:
     with pytest.raises(click.BadParameter, match="not a size"):
-        cli.Size().convert(written, None, None)
+        Size().convert(written, None, None)
 
 
 def test_every_option_reaches_the_job(

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Literal
+from typing import Generic
 
 import psutil
 
+from device_agent.engine.records import PrefillMode
 from device_agent.engine.twin import probe
 from device_agent.engine.twin.cachefile import TwinCache
 from device_agent.engine.twin.choose import ALWAYS, AnyGraph, Memory, ScratchRows, chosen
@@ -28,9 +29,6 @@ from edgekit.twin.codes import Reach
 from edgekit.twin.expand import read_layout
 
 log = logging.getLogger(__name__)
-
-Mode = Literal["auto", "int4", "int8"]
-MODES: tuple[Mode, ...] = ("auto", "int4", "int8")
 
 RESERVE_BYTES = 512 << 20
 """Memory that must stay available beside the twin's weights: for caches, and for everybody else."""
@@ -60,7 +58,12 @@ class Runtime(Generic[AnyGraph]):
 
 
 def prepare(
-    bundle: Bundle, home: Path, mode: Mode, runtime: Runtime[AnyGraph], *, stopped: Callable[[], bool] = lambda: False
+    bundle: Bundle,
+    home: Path,
+    mode: PrefillMode,
+    runtime: Runtime[AnyGraph],
+    *,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> AnyGraph | None:
     """The twin with its crossover set, or None if prompts are to be read with the decoder.
 
@@ -78,7 +81,7 @@ def prepare(
 
 
 def _prepared(
-    bundle: Bundle, cache: TwinCache, mode: Mode, runtime: Runtime[AnyGraph], stopped: Callable[[], bool]
+    bundle: Bundle, cache: TwinCache, mode: PrefillMode, runtime: Runtime[AnyGraph], stopped: Callable[[], bool]
 ) -> AnyGraph | None:
     reach = runtime.reach()
     facts = (cache.folder(bundle, reach).name, processor_name(), str(runtime.threads), runtime.version)
@@ -122,7 +125,7 @@ class Preparation(Generic[AnyGraph]):
         self,
         bundle: Bundle,
         home: Path,
-        mode: Mode,
+        mode: PrefillMode,
         runtime: Callable[[], Runtime[AnyGraph]],
         ready: Callable[[AnyGraph], None],
     ) -> None:
@@ -147,7 +150,7 @@ class Preparation(Generic[AnyGraph]):
 
     def _run(self) -> None:
         try:
-            graph = prepare(*self._work, self._runtime(), stopped=self._stopped.is_set)
+            graph = prepare(*self._work, self._runtime(), stopped=self._stopped.is_set)  # either may raise Stopped
         except Stopped:
             return
         except EdgekitError as error:

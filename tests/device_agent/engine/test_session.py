@@ -8,7 +8,7 @@ import pytest
 from device_agent.engine.concat import ConcatRows
 from device_agent.engine.session import open_embedder, open_prompt_graph, open_rows
 from device_agent.engine.shared import OnnxRows
-from device_agent.model import read_tokenizer
+from device_agent.loader import read_tokenizer
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.errors import BundleError, CorruptBundle, UsageError
 from tests.device_agent.bundles import CONCAT, CONTEXT, ENCODER, INT8, TINY, VOCAB, copy_to, set_fields

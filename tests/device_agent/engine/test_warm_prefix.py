@@ -7,7 +7,7 @@ import pytest
 
 from device_agent.engine.prompt import PromptEncoder
 from device_agent.engine.warm import system_prefix
-from device_agent.model import read_tokenizer
+from device_agent.loader import read_tokenizer
 from edgekit.bundle import open_bundle
 from edgekit.chat import Message, bundle_template
 from edgekit.errors import TemplateError

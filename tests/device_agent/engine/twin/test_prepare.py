@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from device_agent.engine.records import PrefillMode
 from device_agent.engine.twin import prepare as room
 from device_agent.engine.twin.cachefile import TwinCache
-from device_agent.engine.twin.prepare import Mode, Preparation, Runtime, Stopped, prepare
+from device_agent.engine.twin.prepare import Preparation, Runtime, Stopped, prepare
 from edgekit import contract
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.errors import CorruptBundle
@@ -76,14 +77,14 @@ def test_int8_does_not_measure(bundle: Bundle, tmp_path: Path, machine: Machine)
 
 @pytest.mark.parametrize(("folder", "mode"), [(TWIN, "int4"), (TINY, "auto"), (TINY, "int8")])
 def test_nothing_is_made_where_none_is_wanted_or_possible(
-    folder: Path, mode: Mode, tmp_path: Path, machine: Machine
+    folder: Path, mode: PrefillMode, tmp_path: Path, machine: Machine
 ) -> None:
     assert prepare(open_bundle(folder), tmp_path, mode, machine.runtime) is None
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("mode", ["auto", "int8"])
-def test_short_memory_means_no_twin(mode: Mode, bundle: Bundle, tmp_path: Path, machine: Machine) -> None:
+def test_short_memory_means_no_twin(mode: PrefillMode, bundle: Bundle, tmp_path: Path, machine: Machine) -> None:
     machine.memory = room.RESERVE_BYTES + 1000
     assert prepare(bundle, tmp_path, mode, machine.runtime) is None
     assert not machine.opened
