@@ -1,8 +1,9 @@
 """What the model does next when several requests want it. Pure: rows and costs in, a turn out.
 
 Everyone who writes decodes together. Prompts are read in between, one after the other, in chunks that are cut so that
-a stream waits at most `stall` times as long for its next token as it would with nobody reading. A step is bound by
-reading the weights, so the shortest chunk costs a step of its own: that is why two is the least that can be promised.
+a stream waits at most `stall` times as long for its next token as it will when all of them write. (Not: as it would
+with nobody reading. A step is bound by reading the weights, so the shortest chunk costs as much as a decode, and prompts
+would be read token by token: 40 tokens for each of four requests that come together took half of their time.)
 """
 
 from collections.abc import Sequence
@@ -16,12 +17,12 @@ triangle), and a client who left is noticed after each."""
 
 FEWEST_TOKENS = 2
 """Of a chunk beside others who write, even if it takes longer than it should: the second token is nearly free (1.08
-times one for Phi-2's shape, 1.26 for SmolLM2), and a prompt would take twice as long without it."""
+times one for Phi-2's shape, 1.26 for SmolLM2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How finely prompts are cut. `stall` 2 lets a stream's next token take twice its time while others read."""
+    """How finely prompts are cut. `stall` 2: a stream's next token may take twice as long while others read."""
 
     chunk_tokens: int = CHUNK_TOKENS
     stall: float = 2.0
@@ -67,9 +68,10 @@ def next_turn(
         return Decode(tuple(writers))
     if not readers:
         return None
-    reader = min(readers, key=lambda reader: reader.served)
+    reader = min(readers, key=lambda each: each.served)
     if writers:
-        spare_s = (pace.stall - 1) * costs.decode_s(span(writers))
+        together_s = costs.decode_s(span([*writers, *(reader.row for reader in readers)]))
+        spare_s = pace.stall * together_s - costs.decode_s(span(writers))
         count = max(FEWEST_TOKENS, costs.read_within(spare_s, most=pace.chunk_tokens))
     else:  # a little more rather than a step of its own for a remainder
         count = pace.chunk_tokens if reader.left > pace.chunk_tokens * 5 // 4 else reader.left
