@@ -15,7 +15,8 @@ from typing import TypeVar
 import tokenizers
 
 from device_agent.checked import checked
-from device_agent.engine.drafting import Guesser, ModelDrafter, check_same_vocabulary
+from device_agent.engine.drafting.guesser import Guesser
+from device_agent.engine.drafting.model import ModelDrafter, check_same_vocabulary
 from device_agent.engine.prompt import PromptEncoder
 from device_agent.engine.prompt_graph import OnnxPromptGraph
 from device_agent.engine.records import EngineSettings
@@ -70,6 +71,12 @@ class Loader:
         self._between_steps = between_steps
         self._unpack(rows, self._threads, between_steps)
         if self._settings.prefill == "int8" and self._preparation is not None:
+            self._preparation.join()
+
+    def complete(self, rows: Rows) -> None:
+        """Make `rows` as fast as they get, and wait for that: for who has nothing else to do, as a benchmark."""
+        self.improve(rows, lambda chore: chore())
+        if self._preparation is not None:
             self._preparation.join()
 
     def guesser(self, tokenizer: tokenizers.Tokenizer) -> Callable[[], Guesser] | None:

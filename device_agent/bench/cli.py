@@ -3,10 +3,14 @@
 import dataclasses
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgekit.cli import print_json
+
+if TYPE_CHECKING:
+    from device_agent.engine.records import PrefillMode
 
 
 @click.command(
@@ -34,9 +38,10 @@ Examples:
     "--against", metavar="DIR", type=click.Path(path_type=Path), multiple=True, help="Another bundle, measured in turn."
 )
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draw it; with --full above all.")
+@click.option("--prefill", type=click.Choice(("auto", "int4", "int8")), default="auto", help="As for edgekit serve.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the physical cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def bench_command(  # noqa: PLR0913 - click passes one argument for each option
+def bench_command(  # noqa: PLR0913, PLR0917 - click passes one argument for each option
     folder: Path,
     prompt_tokens: int | None,
     decode_tokens: int,
@@ -44,6 +49,7 @@ def bench_command(  # noqa: PLR0913 - click passes one argument for each option
     repetitions: int,
     against: tuple[Path, ...],
     plot: Path | None,
+    prefill: "PrefillMode",
     threads: int | None,
     *,
     full: bool,
@@ -66,7 +72,9 @@ def bench_command(  # noqa: PLR0913 - click passes one argument for each option
             bar.label = f"{title:40}"
             bar.update(1)
 
-        results = take_turns(folders, plan, threads=threads or usable_cores(), repetitions=repetitions, step=step)
+        results = take_turns(
+            folders, plan, threads=threads or usable_cores(), repetitions=repetitions, step=step, prefill=prefill
+        )
     found = reports(results)
     if plot is not None:
         write_durably(plot, table.plot(found).encode())

@@ -9,8 +9,9 @@ from device_agent.bench.energy import EnergyMeter
 from device_agent.bench.plan import Decode, Plan
 from device_agent.bench.records import Round, Sample
 from device_agent.engine.rows import Rows
+from device_agent.engine.turns import CHUNK_TOKENS
 
-PIECE_TOKENS = 256
+PIECE_TOKENS = CHUNK_TOKENS
 """Prompt tokens per pass, as in serving: one pass over a long prompt would show memory that no request takes."""
 
 

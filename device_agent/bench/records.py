@@ -7,7 +7,10 @@ from device_agent.bench.plan import Decode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """A bundle that was just loaded, in a process that had done nothing before."""
+    """A bundle that was just loaded, in a process that had done nothing before.
+
+    `int8_from_tokens` is from which length on prompts are read with INT8 weights; None: never.
+    """
 
     name: str
     version: str
@@ -19,6 +22,7 @@ class Facts:
     load_cpu_s: float
     rss_start_bytes: int
     rss_loaded_bytes: int
+    int8_from_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Report:
 
     `prefill_...`, `decode_...` and `time_to_first_token_s` are those of the first prompt and the first decoding;
     `bandwidth_share` is how much of the memory's read speed the weights of its tokens take up. `rss_bytes` is taken
-    with the plan's longest text in the cache.
+    with the plan's longest text in the cache; `int8_from_tokens` is as in Facts.
     """
 
     bundle: str
@@ -99,4 +103,5 @@ class Report:
     bandwidth_share: float | None
     prompts: tuple[PromptSpeed, ...]
     decodes: tuple[DecodeSpeed, ...]
+    int8_from_tokens: int | None = None
     ratios: Ratios | None = None

@@ -47,6 +47,7 @@ def _report(results: Results, measured: Measured, ratios: Ratios | None) -> Repo
         bandwidth_share=decodes[0].bandwidth_share,
         prompts=prompts,
         decodes=decodes,
+        int8_from_tokens=facts.int8_from_tokens,
         ratios=ratios,
     )
 

@@ -44,10 +44,17 @@ def _costs(report: Report) -> Rows:
         ("memory", memory),
         ("bandwidth", read),
         ("threads", str(report.threads)),
+        ("prompts by", _prompt_weights(report)),
     ]
     if report.joules_per_decoded_token is not None:
         found.append(("energy", f"{report.joules_per_decoded_token:.2f} J for a decoded token"))
     return found
+
+
+def _prompt_weights(report: Report) -> str:
+    if report.int8_from_tokens is None:
+        return "the decoder's weights"
+    return f"INT8 weights, from {report.int8_from_tokens} tokens on"
 
 
 def _speed(tokens_per_s: float) -> str:

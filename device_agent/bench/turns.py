@@ -12,6 +12,7 @@ import msgspec
 from device_agent.bench.bandwidth import Bandwidth, measure_bandwidth
 from device_agent.bench.plan import Plan, common
 from device_agent.bench.records import Facts, Round
+from device_agent.engine.records import PrefillMode
 from edgekit.bundle import open_bundle
 from edgekit.errors import BundleError, UsageError
 
@@ -65,9 +66,10 @@ class Worker:
 
 
 @contextmanager
-def started(folder: Path, *, threads: int, most_rows: int) -> Iterator[Worker]:
+def started(folder: Path, *, threads: int, most_rows: int, prefill: PrefillMode) -> Iterator[Worker]:
     """A worker, ended whatever happens."""
     command = [sys.executable, "-m", "device_agent.bench.worker", str(folder), str(threads), str(most_rows)]
+    command.append(prefill)
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - our own
     try:
         yield Worker(folder, process)
@@ -80,7 +82,9 @@ def started(folder: Path, *, threads: int, most_rows: int) -> Iterator[Worker]:
                     pipe.close()
 
 
-def take_turns(folders: Sequence[Path], plan: Plan, *, threads: int, repetitions: int, step: Step) -> Results:
+def take_turns(
+    folders: Sequence[Path], plan: Plan, *, threads: int, repetitions: int, step: Step, prefill: PrefillMode = "auto"
+) -> Results:
     """Measure by `plan` as far as all bundles can; a first pass of the plan's first figures warms up.
 
     `step` is told what begins. Raises BundleError, or UsageError for a plan that a bundle cannot do.
@@ -91,7 +95,7 @@ def take_turns(folders: Sequence[Path], plan: Plan, *, threads: int, repetitions
         workers = []
         for folder in folders:
             step(f"loading {folder.name}")
-            worker = stack.enter_context(started(folder, threads=threads, most_rows=plan.most_rows))
+            worker = stack.enter_context(started(folder, threads=threads, most_rows=plan.most_rows, prefill=prefill))
             workers.append(worker)
         facts = [worker.facts for worker in workers]
         plan = common(plan, [each.context_tokens for each in facts], [each.most_rows for each in facts])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from device_agent.engine.answers import Job
-from device_agent.engine.drafting import verified
+from device_agent.engine.drafting.verify import verified
 from device_agent.engine.records import FinishReason, Piece, Timings
 from device_agent.engine.rows import Floats
 from device_agent.engine.sampling import History

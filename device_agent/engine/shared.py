@@ -65,6 +65,11 @@ class OnnxRows:
         """Cache memory that one token of a row takes."""
         return self.cache.bytes_per_token
 
+    @property
+    def prompt(self) -> PromptGraph | None:
+        """What reads long prompts, if something else than the decoder does."""
+        return self._prompt
+
     def attach(self, prompt: PromptGraph | None) -> None:
         """Let `prompt` read what is long enough for it, from now on; None: nothing."""
         self._prompt = prompt

@@ -22,7 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 
-from device_agent.engine.drafting import MOST_GUESSES, Guesser, ModelDrafter, verified
+from device_agent.engine.drafting.guesser import Guesser
+from device_agent.engine.drafting.lengths import MOST_GUESSES
+from device_agent.engine.drafting.model import ModelDrafter
+from device_agent.engine.drafting.verify import verified
 from device_agent.engine.prompt import PromptEncoder
 from device_agent.engine.records import GREEDY
 from device_agent.engine.rows import Rows

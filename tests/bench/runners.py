@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +39,26 @@ def timed(read: Callable[[list[int]], object], prompt: list[int], decode: list[i
 def edgekit(model: str, threads: int) -> dict[str, Pass]:
     """Ours, as the agent runs it."""
     sys.path.insert(0, str(Path(__file__).parents[2]))
+    from device_agent.engine.records import EngineSettings
     from device_agent.engine.session import open_rows
+    from device_agent.engine.turns import CHUNK_TOKENS
+    from device_agent.loader import Loader
     from edgekit.bundle import open_bundle
+    from edgekit.home import home
 
     bundle = open_bundle(Path(model))
     rows, vocab = open_rows(bundle, threads=threads), bundle.manifest.arch.vocab
+    Loader(bundle, EngineSettings(threads=threads), home()).complete(rows)
+
+    def read(ids: Sequence[int]) -> None:
+        while len(ids) > CHUNK_TOKENS:  # as the scheduler does
+            rows.read(0, ids[:CHUNK_TOKENS], keep=0)
+            ids = ids[CHUNK_TOKENS:]
+        rows.read(0, ids)
 
     def run(prompt: int, decode: int) -> tuple[float, float]:
         rows.truncate(0, 0)
-        return timed(lambda ids: rows.read(0, ids), ids_for(prompt, vocab), ids_for(decode, vocab))
+        return timed(read, ids_for(prompt, vocab), ids_for(decode, vocab))
 
     return {"": run}
 

@@ -67,7 +67,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_loaded(folder: Pa
 
 
 def test_a_worker_that_ends_is_an_error() -> None:
-    with turns.started(TINY, threads=1, most_rows=1) as worker:
+    with turns.started(TINY, threads=1, most_rows=1, prefill="int4") as worker:
         worker._process.kill()
         worker._process.wait()
         with pytest.raises(BundleError, match="has ended"):
@@ -75,6 +75,6 @@ def test_a_worker_that_ends_is_an_error() -> None:
 
 
 def test_no_process_is_left_behind() -> None:
-    with pytest.raises(KeyError), turns.started(TINY, threads=1, most_rows=1) as worker:
+    with pytest.raises(KeyError), turns.started(TINY, threads=1, most_rows=1, prefill="int4") as worker:
         raise KeyError
     assert worker._process.poll() is not None

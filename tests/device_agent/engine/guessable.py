@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from device_agent.engine.drafting import verified
+from device_agent.engine.drafting.verify import verified
 from device_agent.engine.records import Sampling
 from device_agent.engine.rows import Floats, Snapshot
 from device_agent.engine.sampling import History, make_sampler

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_agent.engine import drafting
-from device_agent.engine.drafting import MOST_GUESSES, DraftLengths, NgramDrafter, verified
+from device_agent.engine.drafting import ngram
+from device_agent.engine.drafting.lengths import MOST_GUESSES, DraftLengths
+from device_agent.engine.drafting.ngram import NgramDrafter
+from device_agent.engine.drafting.verify import verified
 from device_agent.engine.records import Sampling
 from device_agent.engine.rows import Floats
 from device_agent.engine.sampling import History, Sampler
@@ -131,7 +133,7 @@ def test_what_followed_the_longest_repetition_is_guessed(
 def longest_repetition(ids: Sequence[int]) -> int:
     """By brute force: how many tokens at the end stood together before, followed by something."""
     ends = range(len(ids) - 1, 0, -1)
-    return max((drafting._agreeing(ids, end) for end in ends), default=0)
+    return max((ngram._agreeing(ids, end) for end in ends), default=0)
 
 
 @given(TOKENS.filter(bool), st.data())
@@ -156,13 +158,6 @@ def test_a_copy_is_followed_though_a_newer_place_agrees_as_well() -> None:
     for at in range(4, 12):
         text.append(source[at])
         assert list(drafter.propose(text, 2)) == source[at + 1 : at + 3]
-
-
-def test_another_text_starts_again() -> None:
-    drafter = NgramDrafter()
-    drafter.propose([1, 2, 3, 4, 5, 1, 2], 3)
-    assert list(drafter.propose([1, 2], 3)) == []
-    assert list(drafter.propose([1, 2, 9, 1, 2], 1)) == [9]
 
 
 def test_each_token_is_indexed_once() -> None:

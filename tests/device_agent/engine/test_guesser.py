@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_agent.engine import drafting
-from device_agent.engine.drafting import MOST_GUESSES, Guesser, ModelDrafter, check_same_vocabulary
+from device_agent.engine.drafting.guesser import Guesser
+from device_agent.engine.drafting.lengths import MOST_GUESSES
+from device_agent.engine.drafting.model import ModelDrafter, check_same_vocabulary
+from device_agent.engine.prefixes import common
 from device_agent.engine.records import GREEDY
 from device_agent.engine.rows import Floats
 from edgekit.errors import BundleError, UsageError
@@ -118,7 +120,7 @@ def follow(
     while at < len(answer):
         drafts = guesser.guess(ids, room=len(answer) - at - 1, cost=cost)
         assert len(drafts) <= max(0, min(len(answer) - at - 1, MOST_GUESSES))
-        true = drafting._common(drafts, answer[at:])
+        true = common(drafts, answer[at:])
         ids += answer[at : at + true + 1]
         at += true + 1
         steps.append((len(drafts), true))
