@@ -99,7 +99,8 @@ def _greedy(rows: Rows, prompt: Sequence[int], count: int, *, vocab: int) -> tup
     """The likeliest token after the prompt, and after each. Raises as `Rows.read`, and as a sampler does."""
     sampler, history = make_sampler(GREEDY, vocab=vocab), History(prompt)
     rows.truncate(0, 0)
-    for start in range(0, max(len(prompt), 1), _CHUNK_TOKENS):
+    logits = rows.read(0, prompt[:_CHUNK_TOKENS])
+    for start in range(_CHUNK_TOKENS, len(prompt), _CHUNK_TOKENS):
         logits = rows.read(0, prompt[start : start + _CHUNK_TOKENS])
     tokens = [sampler(logits[0], history)]
     while len(tokens) < count:

@@ -40,13 +40,15 @@ def rows_for(needed_rows: int, most_rows: int) -> int:
 
 
 class KVCache:
-    """Keys and values of `most_rows` sequences: per layer two arrays [rows, kv_heads, capacity, head_dim] of `kind`.
+    """Keys and values of `most_rows` sequences: per layer two arrays [places, kv_heads, capacity, head_dim] of `kind`.
 
-    `lengths` says how many tokens each row holds; whoever appends to the buffers sets it.
+    `lengths` says how many tokens each row holds; whoever appends to the buffers sets it. `places` says where a row is
+    in the buffers: an operator takes neighbours, so rows that are wanted together are made neighbours.
     """
 
     def __init__(self, arch: ModelArch, kind: CacheType = "float32", *, most_rows: int = 1) -> None:
         self.lengths = [0] * most_rows
+        self.places = list(range(most_rows))
         self.rows = 0
         self.capacity = 0
         self.buffers: list[Array] = []
@@ -54,12 +56,20 @@ class KVCache:
         self._arch = arch
         self._dtype = np.dtype(kind)
 
+    def settle(self, rows: Sequence[int]) -> int:
+        """Give empty ones of `rows` the first places that no others' tokens are in. How many places must be there."""
+        for row in rows:
+            if not self.lengths[row]:
+                free = [other for other, length in enumerate(self.lengths) if not length and other not in rows]
+                self._exchange(row, min((row, *free), key=self.places.__getitem__))
+        return 1 + max(self.places[row] for row in rows)
+
     def fits(self, rows: int, tokens: int) -> bool:
-        """Whether there are that many rows with room for that many tokens each."""
+        """Whether there are that many places with room for that many tokens each."""
         return rows <= self.rows and tokens <= self.capacity
 
     def reserve(self, rows: int, tokens: int) -> None:
-        """Make room for `tokens` in each of the first `rows` rows. The buffers may be new ones afterwards.
+        """Make room for `tokens` in each of the first `rows` places. The buffers may be new ones afterwards.
 
         Raises MemoryError if the system has none; everything is then as before.
         """
@@ -67,20 +77,39 @@ class KVCache:
             self._move_to(
                 max(self.rows, rows_for(rows, len(self.lengths))),
                 capacity_for(tokens, self.capacity, self._arch.context),
+                self.places,
             )
 
+    def gather(self, rows: Sequence[int]) -> int:
+        """Make `rows` neighbours by moving as few tokens as can be; their first place. There must be room for them.
+
+        Whoever runs beside the others costs a step nearly what they cost, and moving a row not much more than that
+        once: four rows of 200 tokens on SmolLM2 take 15.9 ms a step, and two of them without the two in between 9.9.
+        """
+        places = [self.places[row] for row in rows]
+        if max(places) - min(places) < len(rows):
+            return min(places)
+        first = min(range(self.rows - len(rows) + 1), key=lambda first: self._tokens_to_move(rows, first))
+        window = range(first, first + len(rows))
+        strangers = [row for row, place in enumerate(self.places) if place in window and row not in rows]
+        for row in rows:
+            if self.places[row] not in window:
+                self._swap(row, strangers.pop())
+        return first
+
     def shrink(self) -> None:
-        """Keep no more rows and capacity than the cached tokens need; none for none. The buffers may be new ones."""
-        used = max((row + 1 for row, length in enumerate(self.lengths) if length), default=0)
-        rows = rows_for(used, len(self.lengths))
+        """Keep no more places and capacity than the cached tokens need; none for none. The buffers may be new ones."""
+        used = [row for row, length in enumerate(self.lengths) if length]
+        rows = rows_for(len(used), len(self.lengths))
         capacity = capacity_for(max(self.lengths), 0, self._arch.context)
         if not used:
             self.buffers, self.rows, self.capacity = [], 0, 0
         elif (rows, capacity) != (self.rows, self.capacity):
-            self._move_to(rows, capacity)
+            order = sorted(range(len(self.lengths)), key=lambda row: (row not in used, self.places[row]))
+            self._move_to(rows, capacity, [order.index(row) for row in range(len(order))])
 
     def views(self, first: int, stop: int) -> list[Array]:
-        """Keys and values of each layer in turn, of the rows from `first` to before `stop`; they share the memory."""
+        """Keys and values of each layer in turn, in the places from `first` to before `stop`; they share the memory."""
         return [buffer[first:stop] for buffer in self.buffers]
 
     def truncate(self, row: int, length: int) -> None:
@@ -96,7 +125,7 @@ class KVCache:
         if not length:
             empty = np.zeros((self._arch.kv_heads, 0, self._arch.head_dim), self._dtype)
             return Snapshot(0, (empty,) * (2 * self._arch.layers))
-        return Snapshot(length, tuple(buffer[row, :, :length].copy() for buffer in self.buffers))
+        return Snapshot(length, tuple(buffer[self.places[row], :, :length].copy() for buffer in self.buffers))
 
     def check(self, snapshot: Snapshot) -> None:
         """Raise ValueError if a snapshot is not of such a cache, or longer than the context."""
@@ -105,29 +134,38 @@ class KVCache:
     def restore(self, row: int, snapshot: Snapshot) -> None:
         """Make a row hold what `snapshot` holds. There must be room; raises ValueError as `check` does."""
         self.check(snapshot)
-        for buffer, array in zip(self.buffers, snapshot.arrays, strict=bool(self.buffers)):
-            buffer[row, :, : snapshot.length] = array
+        for buffer, array in zip(self.buffers if snapshot.length else (), snapshot.arrays, strict=False):
+            buffer[self.places[row], :, : snapshot.length] = array
         self.lengths[row] = snapshot.length
 
-    def first_tokens(self, rows: Sequence[int]) -> list[Array]:
-        """A copy of the first token of each of `rows`: per layer and half [rows, kv_heads, head_dim]."""
-        return [buffer[rows, :, 0] for buffer in self.buffers] if rows else []
+    def _tokens_to_move(self, rows: Sequence[int], first: int) -> int:
+        """For `rows` to be in the places from `first` on."""
+        inside = {row for row, place in enumerate(self.places) if first <= place < first + len(rows)}
+        return sum(self.lengths[row] for row in inside.symmetric_difference(rows))
 
-    def put_first_tokens(self, rows: Sequence[int], tokens: Sequence[Array]) -> None:
-        """Undo whatever was written over the first token of `rows`."""
-        for buffer, token in zip(self.buffers, tokens, strict=bool(rows)):
-            buffer[rows, :, 0] = token
+    def _swap(self, row: int, other: int) -> None:
+        place, away = self.places[row], self.places[other]
+        length, others = self.lengths[row], self.lengths[other]
+        kept = np.empty((self._arch.kv_heads, length, self._arch.head_dim), self._dtype)
+        for buffer in self.buffers:
+            kept[:] = buffer[place, :, :length]
+            buffer[place, :, :others] = buffer[away, :, :others]
+            buffer[away, :, :length] = kept
+        self._exchange(row, other)
 
-    def _move_to(self, rows: int, capacity: int) -> None:
+    def _exchange(self, row: int, other: int) -> None:
+        self.places[row], self.places[other] = self.places[other], self.places[row]
+
+    def _move_to(self, rows: int, capacity: int, places: Sequence[int]) -> None:
         shape = (rows, self._arch.kv_heads, capacity, self._arch.head_dim)
         moved = [_untouched(shape, self._dtype) for _ in range(2 * self._arch.layers)]
-        held = [(row, length) for row, length in enumerate(self.lengths) if length]
+        held = [(self.places[row], places[row], length) for row, length in enumerate(self.lengths) if length]
         for number, old in enumerate(self.buffers):  # there are none at first
-            for row, length in held:
-                moved[number][row, :, :length] = old[row, :, :length]
+            for before, after, length in held:
+                moved[number][after, :, :length] = old[before, :, :length]
             self.buffers[number] = moved[number]  # frees the old one: two whole caches never stand side by side
             del old
-        self.buffers, self.rows, self.capacity = moved, rows, capacity
+        self.buffers, self.rows, self.capacity, self.places = moved, rows, capacity, list(places)
 
 
 def check_snapshot(snapshot: Snapshot, arch: ModelArch, dtype: np.dtype[np.generic]) -> None:

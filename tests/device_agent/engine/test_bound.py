@@ -128,12 +128,12 @@ def test_ids_and_mask_are_those_of_the_rows() -> None:
     rows.read(0, IDS[:2])
     rows.read(1, IDS[:5])
     rows.read(2, IDS[:4])
-    rows.decode({2: 11, 0: 12})
+    rows.decode({2: 11, 1: 12})
     fed = made[-1].runs[-1]
-    assert fed["input_ids"].tolist() == [[12], [0], [11]]
-    assert fed["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
+    assert fed["input_ids"].tolist() == [[12], [11]]
+    assert fed["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]]
     assert fed["logits_to_keep"] == 1
-    assert {fed[f"past_key_values.0.{half}"].shape[0] for half in ("key", "value")} == {3}
+    assert {fed[f"past_key_values.0.{half}"].shape[0] for half in ("key", "value")} == {2}
 
 
 def test_outgrown_buffers_are_let_go() -> None:

@@ -1,6 +1,7 @@
 """The KV cache's size: as much as is needed, little more."""
 
 import mmap
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -30,15 +31,14 @@ ARCH = ModelArch(
 FIRST = FIRST_CAPACITY_TOKENS
 
 
-def filled(kind: CacheType = "float32", **lengths: int) -> KVCache:
-    """Rows of these lengths (`row_0=7`); row r of buffer b holds 10 b + r + 1 wherever it holds a token."""
+def filled(lengths: Mapping[int, int], kind: CacheType = "float32") -> KVCache:
+    """Rows of these lengths; row r of buffer b holds 10 b + r + 1 wherever it holds a token."""
     cache = KVCache(ARCH, kind, most_rows=8)
-    for name, length in lengths.items():
-        row = int(name.removeprefix("row_"))
-        cache.reserve(row + 1, length)
+    for row, length in lengths.items():
+        cache.reserve(cache.settle([row]), length)
         cache.lengths[row] = length
         for number, buffer in enumerate(cache.buffers):
-            buffer[row, :, :length] = 10 * number + row + 1
+            buffer[cache.places[row], :, :length] = 10 * number + row + 1
     return cache
 
 
@@ -46,7 +46,8 @@ def holds(cache: KVCache, row: int, length: int, *, of: int | None = None) -> bo
     """Whether a row holds `length` tokens as `filled` put them into it, or into row `of`."""
     value = 1 + (row if of is None else of)
     return cache.lengths[row] == length and all(
-        (buffer[row, :, :length] == 10 * number + value).all() for number, buffer in enumerate(cache.buffers)
+        (buffer[cache.places[row], :, :length] == 10 * number + value).all()
+        for number, buffer in enumerate(cache.buffers)
     )
 
 
@@ -100,19 +101,19 @@ def test_buffers_are_new_only_when_there_is_no_room() -> None:
 @pytest.mark.parametrize("kind", CACHE_TYPES)
 @pytest.mark.parametrize(("rows", "tokens"), [(3, 300), (8, 1), (1, 1000)])
 def test_growth_keeps_the_values_and_only_those(kind: CacheType, rows: int, tokens: int) -> None:
-    cache = filled(kind, row_0=7, row_2=200)
+    cache = filled({0: 7, 2: 200}, kind)
     for buffer in cache.buffers:
-        buffer[0, :, 7:] = 99  # forgotten tokens
+        buffer[cache.places[0], :, 7:] = 99  # forgotten tokens
     cache.reserve(rows, tokens)
     assert holds(cache, 0, 7)
     assert holds(cache, 2, 200)
     for buffer in cache.buffers:
         assert buffer.dtype == kind
-        assert np.count_nonzero(buffer) == (7 + 200) * ARCH.head_dim or tokens == 1 == rows
+        assert np.count_nonzero(buffer) == (7 + 200) * ARCH.head_dim
 
 
 def test_without_memory_all_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = filled(row_0=7)
+    cache = filled({0: 7})
     before, mapped, granted = cache.buffers, mmap.mmap, iter(range(3))
 
     def refuse(fileno: int, length: int, *, flags: int) -> mmap.mmap:
@@ -129,22 +130,28 @@ def test_without_memory_all_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_shrinking_keeps_what_is_cached() -> None:
-    cache = filled(row_0=7, row_2=300, row_7=900)
+    cache = filled({0: 7, 2: 300, 7: 900})
+    assert (cache.rows, cache.capacity) == (4, ARCH.context)
     cache.shrink()
-    assert (cache.rows, cache.capacity) == (8, 900)
+    assert (cache.rows, cache.capacity) == (4, 900)
     cache.truncate(7, 0)
     cache.shrink()
-    assert (cache.rows, cache.capacity) == (4, 300)
+    assert (cache.rows, cache.capacity) == (2, 300)
     assert holds(cache, 0, 7)
     assert holds(cache, 2, 300)
-    cache.truncate(2, 0)
+    cache.truncate(0, 0)
+    cache.shrink()
+    assert (cache.rows, cache.capacity) == (1, 300)
+    assert holds(cache, 2, 300)
+    assert sorted(cache.places) == list(range(8))
+    cache.truncate(2, 9)
     cache.shrink()
     assert (cache.rows, cache.capacity) == (1, FIRST)
-    assert holds(cache, 0, 7)
+    assert holds(cache, 2, 9)
 
 
 def test_shrinking_an_empty_cache_leaves_nothing_and_it_can_grow_again() -> None:
-    cache = filled(row_0=7, row_3=300)
+    cache = filled({0: 7, 3: 300})
     cache.truncate(0, 0)
     cache.truncate(3, 0)
     cache.shrink()
@@ -155,7 +162,7 @@ def test_shrinking_an_empty_cache_leaves_nothing_and_it_can_grow_again() -> None
 
 @pytest.mark.parametrize("length", [-1, 8])
 def test_only_what_is_there_can_be_kept_or_copied(length: int) -> None:
-    cache = filled(row_0=7)
+    cache = filled({0: 7})
     with pytest.raises(ValueError, match="7"):
         cache.truncate(0, length)
     with pytest.raises(ValueError, match="7"):
@@ -166,10 +173,10 @@ def test_only_what_is_there_can_be_kept_or_copied(length: int) -> None:
 @pytest.mark.parametrize("kind", CACHE_TYPES)
 @pytest.mark.parametrize("length", [0, 1, 7])
 def test_a_snapshot_outlives_its_row(kind: CacheType, length: int) -> None:
-    cache = filled(kind, row_0=7, row_1=9)
+    cache = filled({0: 7, 1: 9}, kind)
     taken = cache.snapshot(0, length)
     for buffer in cache.buffers:
-        buffer[0] = 99
+        buffer[cache.places[0]] = 99
     cache.restore(1, taken)
     assert holds(cache, 1, length, of=0)
     assert taken.nbytes == length * cache.bytes_per_token
@@ -183,7 +190,7 @@ def test_an_empty_snapshot_needs_no_buffers() -> None:
 
 
 def test_snapshots_of_other_caches_are_refused() -> None:
-    cache = filled(row_0=7)
+    cache = filled({0: 7})
     good = cache.snapshot(0, 5)
     others = {
         "fewer layers": Snapshot(5, good.arrays[:-2]),
@@ -199,19 +206,62 @@ def test_snapshots_of_other_caches_are_refused() -> None:
         assert holds(cache, 0, 7), name
 
 
-def test_first_tokens_can_be_put_back() -> None:
-    cache = filled(row_0=7, row_1=1, row_3=9)
-    saved = cache.first_tokens([0, 3])
-    for buffer in cache.buffers:
-        buffer[:, :, 0] = 99
-    cache.put_first_tokens([0, 3], saved)
-    assert holds(cache, 0, 7)
+def test_an_empty_row_takes_the_first_free_place() -> None:
+    cache = filled({6: 7, 3: 9})
+    assert [cache.places[row] for row in (6, 3)] == [0, 1]
+    assert cache.rows == 2
+    cache.truncate(6, 0)
+    assert cache.settle([5]) == 1
+    assert cache.settle([3]) == 2, "what holds tokens stays"
+    assert cache.settle([0, 1, 2]) == 4, "those that come together do not take each other's"
+    assert sorted(cache.places) == list(range(8))
     assert holds(cache, 3, 9)
-    assert not holds(cache, 1, 1)
+
+
+GATHERED = {
+    "neighbours": (0, 1),
+    "neighbours in another order": (3, 2),
+    "all": (0, 1, 2, 3),
+    "one": (2,),
+    "with one between": (2, 0),
+    "far ones": (0, 3),
+    "with a gap": (0, 1, 3),
+}
+
+
+@pytest.mark.parametrize("name", GATHERED)
+def test_rows_that_are_wanted_together_become_neighbours(name: str) -> None:
+    wanted = GATHERED[name]
+    lengths = {0: 50, 1: 7, 2: 90, 3: 200}
+    cache = filled(lengths)
+    first = cache.gather(wanted)
+    assert sorted(cache.places[row] for row in wanted) == list(range(first, first + len(wanted)))
+    assert sorted(cache.places) == list(range(8))
+    for row in range(4):
+        assert holds(cache, row, lengths[row])
+
+
+@pytest.mark.parametrize(
+    ("lengths", "wanted", "moved"),
+    [
+        ({0: 50, 1: 7, 2: 90}, (0, 2), {0}),  # the fourth place is free
+        ({0: 90, 1: 7, 2: 50}, (0, 2), {1, 2}),
+        ({0: 9, 1: 500, 2: 9, 3: 8}, (0, 2, 3), {1, 3}),
+        ({0: 300, 1: 9, 2: 90, 3: 600}, (0, 3), {0, 2}),
+        ({0: 50, 1: 60}, (0, 1), set()),
+    ],
+)
+def test_few_tokens_are_moved(lengths: dict[int, int], wanted: tuple[int, ...], moved: set[int]) -> None:
+    cache = filled(lengths)
+    before = list(cache.places)
+    cache.gather(wanted)
+    assert {row for row in lengths if cache.places[row] != before[row]} == moved
+    for row, length in lengths.items():
+        assert holds(cache, row, length)
 
 
 def test_an_int8_cache_takes_a_quarter() -> None:
-    floats, codes = (filled(kind, row_0=1) for kind in CACHE_TYPES)
+    floats, codes = (filled({0: 1}, kind) for kind in CACHE_TYPES)
     assert sum(buffer.nbytes for buffer in floats.buffers) == FIRST * ARCH.kv_values_per_token * 4
     assert floats.bytes_per_token == 4 * codes.bytes_per_token == ARCH.kv_values_per_token * 4
     assert sum(buffer.nbytes for buffer in codes.buffers) * 4 == sum(buffer.nbytes for buffer in floats.buffers)
