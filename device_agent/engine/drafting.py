@@ -65,8 +65,6 @@ _SHORTEST = 2
 """Tokens that must agree before a guess is made."""
 _LONGEST = 32
 """Agreement beyond this tells nothing more."""
-_SURE = 8
-"""A place that was followed for so long is not given up for another one."""
 _TRIES = 32
 """Places that are compared; bounds the time for a text that repeats itself."""
 
@@ -112,16 +110,14 @@ class NgramDrafter:
             agreeing = _agreeing(ids, place)
             if agreeing > longest:
                 best, longest = place, agreeing
-            if longest >= _LONGEST or (longest >= _SURE and place == self._followed(ids)):
+            if longest >= _LONGEST:
                 break
         return (best, longest) if longest >= _SHORTEST else (0, 0)
 
-    def _followed(self, ids: Sequence[int]) -> int:
-        return self._source + len(ids) - self._at if self.match else 0
-
     def _places(self, ids: Sequence[int]) -> Iterator[int]:
-        if followed := self._followed(ids):
-            yield followed
+        """The place that is being copied, then those of the newest two tokens, the newest first."""
+        if self.match:
+            yield self._source + len(ids) - self._at
         place = self._newest.get((ids[-2], ids[-1]), 0) if len(ids) >= 2 else 0
         for _ in range(_TRIES):
             if not place:
@@ -147,7 +143,7 @@ _PRIOR = (0.6, 0.4, 0.5, 0.6, 0.75, 0.8, 0.9, 0.95, 0.98)
 _PRIOR_WEIGHT = 8.0
 _MEMORY = 0.97
 """Weight of the past against one more guess: some thirty guesses count."""
-_GAIN = 1.05
+_GAIN = 1.1
 """Tokens a second must promise to grow by so much, or no guess is made."""
 _FIRST_PROBE, _LAST_PROBE = 16, 256
 """Plain steps between two trials of a guesser that did not pay and whose guesses nobody could watch."""
@@ -214,7 +210,7 @@ class DraftLengths:
             self._true[at] = _MEMORY * self._true[at] + (made < accepted)
             self._made[at] = _MEMORY * self._made[at] + 1
         if accepted:
-            self._pause = _FIRST_PROBE
+            self._pause, self._idle = _FIRST_PROBE, 0
 
 
 _SOON = 1e-9
@@ -343,7 +339,8 @@ class Guesser:
             self._watch = _watch(self._model_lengths, len(ids), drafts, match=0)
             return drafts
         drafts = found[:count]
-        self._watch = _watch(self._text_lengths, len(ids), found[: max(count, 1)], match=match)
+        # One more than is verified: the model chooses one more token than that, and comparing costs nothing.
+        self._watch = _watch(self._text_lengths, len(ids), found[: count + 1], match=match)
         return drafts
 
     def _from_model(

@@ -1,6 +1,7 @@
 """Prompts for `guessing.py`: answers that repeat their prompt, and some that do not."""
 
-REPORT = """The pump station at Weir Lane was inspected on Tuesday morning. Pump A ran at 1450 revolutions per minute and \
+REPORT = """\
+The pump station at Weir Lane was inspected on Tuesday morning. Pump A ran at 1450 revolutions per minute and \
 its bearing temperature was 61 degrees. Pump B was out of service because its inlet valve leaked. The inspector, \
 Maria Lopez, ordered a new gasket and asked the crew to check the oil level every day until Friday. The spare motor \
 is stored in building 4, behind the generator. Nobody was hurt, and the alarm was reset at 11:40."""
@@ -72,17 +73,19 @@ RECORDS = """id,name,city,visits
 COPYING = {
     "rewrite with one change": f"Replace the name Maria Lopez by Peter Hall in this text. Write the whole text again \
 and change nothing else.\n\n{REPORT}",
-    "edit code": f"Rename the variable `total` to `speed_sum` in this code. Write the whole code again.\n\n\
+    "rewrite a letter": f"Replace Okafor by Tanaka in this letter. Write the whole letter again and change nothing \
+else.\n\n{LETTER}",
+    "edit code": f"Rename the function slowest to lowest_speed. Write the whole code again and change nothing else.\n\n\
 ```python\n{CODE}\n```",
-    "rewrite a letter": f"Write this letter again, word for word, but to Mrs Tanaka instead of Mr Okafor.\n\n{LETTER}",
     "edit a configuration": f"Set interval_seconds to 60 in this file. Write the whole file again.\n\n\
 ```toml\n{CONFIGURATION}\n```",
-    "fix spelling": f"Correct the spelling mistakes in this text. Write the whole text again.\n\n{MISSPELT}",
-    "extract sentences": f"Here is a report.\n\n{REPORT}\n\nQuote the sentences about Pump A, about Pump B and about \
-the spare motor, word for word, as a list.",
-    "answer with quotes": f"{LETTER}\n\nWhat must the customer do with the filters, and what happens with damaged \
-ones? Quote the sentences of the letter that say so.",
-    "reformat records": f"Write these records again as a list, one line for each, with all the fields.\n\n{RECORDS}",
+    "fix spelling": f"This text has one spelling mistake. Write the text without the mistake, and change nothing \
+else.\n\n{MISSPELT}",
+    "extract sentences": f"Extract all sentences that speak of pumps from this report, word for word.\n\n{REPORT}",
+    "answer with quotes": f"Read this letter.\n\n{LETTER}\n\nQuote the sentence about the parcel. Then quote the \
+sentence about the seals. Then quote the last sentence.",
+    "add a record": f"Add the record 9,Ivan Petrov,Sofia,22 at the end of this table and write the whole table \
+again.\n\n{RECORDS}",
 }
 
 PLAIN = {

@@ -1,32 +1,30 @@
-"""The agent's state has one place, and a variable that says which."""
+"""What the agent keeps goes where the platform wants it."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from edgekit.home import home
 
-VARIABLES = ("EDGEKIT_HOME", "XDG_DATA_HOME", "LOCALAPPDATA")
 CASES = {
-    "chosen": ({"EDGEKIT_HOME": "/srv/agent", "XDG_DATA_HOME": "/data"}, "linux", "/srv/agent"),
-    "empty": ({"EDGEKIT_HOME": "", "XDG_DATA_HOME": "/data"}, "linux", "/data/edgekit"),
-    "Linux": ({}, "linux", "/home/ada/.local/share/edgekit"),
-    "Linux with a relative XDG_DATA_HOME": ({"XDG_DATA_HOME": "data"}, "linux", "/home/ada/.local/share/edgekit"),
-    "macOS": ({"XDG_DATA_HOME": "/data"}, "darwin", "/home/ada/Library/Application Support/edgekit"),
-    "Windows": ({"LOCALAPPDATA": "/local"}, "win32", "/local/edgekit"),
-    "Windows without LOCALAPPDATA": ({}, "win32", "/home/ada/AppData/Local/edgekit"),
+    "asked for": ("linux", {"EDGEKIT_HOME": "/kept", "XDG_DATA_HOME": "/data"}, "/kept"),
+    "the platform's own": ("linux", {"XDG_DATA_HOME": "/data"}, "/data/edgekit"),
+    "the default": ("linux", {}, "/me/.local/share/edgekit"),
+    "nothing": ("linux", {"EDGEKIT_HOME": "", "XDG_DATA_HOME": ""}, "/me/.local/share/edgekit"),
+    "a relative path": ("linux", {"XDG_DATA_HOME": "data"}, "/me/.local/share/edgekit"),
+    "macOS": ("darwin", {"XDG_DATA_HOME": "/data"}, "/me/Library/Application Support/edgekit"),
+    "Windows": ("win32", {"LOCALAPPDATA": "/local"}, "/local/edgekit"),
+    "Windows without its variable": ("win32", {}, "/me/AppData/Local/edgekit"),
 }
 
 
-@pytest.mark.parametrize(("variables", "platform", "expected"), CASES.values(), ids=CASES)
-def test_the_folder_is_the_chosen_one_or_the_platforms(
-    variables: dict[str, str], platform: str, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in VARIABLES:
+@pytest.mark.parametrize("case", CASES)
+def test_home_follows_the_environment(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    system, variables, expected = CASES[case]
+    for name in ("EDGEKIT_HOME", "XDG_DATA_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
+    monkeypatch.setattr("edgekit.home.sys.platform", system)
+    monkeypatch.setattr("edgekit.home.Path.home", lambda: Path("/me"))
     assert home() == Path(expected)
