@@ -3,7 +3,7 @@
 Everyone who writes decodes together. Prompts are read in between, one after the other, in chunks that are cut so that
 a stream waits at most `stall` times as long for its next token as it will when all of them write. (Not: as it would
 with nobody reading. A step is bound by reading the weights, so the shortest chunk costs as much as a decode, and
-prompts would be read token by token: 40 tokens for each of four requests that come together took half of their time.)
+prompts would be read token by token: those of four requests that came together took half of the whole time.)
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Batches over a fake model, and what their requests get."""
+"""Requests for a batch over fake rows, and the answers that they should get."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -79,4 +79,13 @@ def text(seed: int, length: int) -> list[int]:
     return random.Random(seed).choices(range(256), k=length)
 
 
-# --- together as alone ----------------------------------------------------------------------
+def asked(batch: Batch, prompt: Sequence[int], *, max_tokens: int = 5) -> tuple[int, list[int]]:
+    """How many tokens of the prompt were known, and the whole conversation after the answer, which is checked."""
+    (job,) = joined(batch, prompt, max_tokens=max_tokens)
+    finish(batch)
+    pieces = pieces_of(job)
+    ids = [token for piece in pieces for token in piece.tokens]
+    assert ids == alone(job)
+    timings = pieces[-1].timings
+    assert timings
+    return timings.cached_tokens, [*prompt, *ids]
