@@ -269,7 +269,7 @@ def test_bench_json_has_the_promised_fields(run: Run) -> None:
 def test_bench_shows_a_table(run: Run) -> None:
     shown = run("bench", TINY, "--prompt-tokens", "5", "--decode-tokens", "3", "--repetitions", "1")
     rows = [line.split("  ")[0] for line in shown.out.splitlines()]
-    assert rows == ["prompt", "decode", "first token", "load", "memory", "bandwidth", "threads"]
+    assert rows == ["prompt", "decode", "first token", "load", "memory", "bandwidth", "threads", "prompts by"]
 
 
 def test_bench_compares_bundles_and_draws_them(run: Run, tmp_path: Path) -> None:
