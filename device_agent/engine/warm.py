@@ -208,7 +208,7 @@ def _opened(path: Path) -> BufferedReader:
     return os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)), "rb")
 
 
-# --- which tokens, and from where -----------------------------------------------------------
+# --- which tokens -----------------------------------------------------------
 
 _USERS = ("a", "B", "7", " ", "\n", "-")
 """Beginnings of what a user may say: they differ in their first token, and some join what stands before."""
@@ -235,21 +235,3 @@ def system_prefix(encode: Callable[[Sequence[Message]], Sequence[int]], system: 
             break
         common.append(tokens[0])
     return tuple(common)
-
-
-def warmed(
-    folder: WarmFolder, key: str, ids: Sequence[int], compute: Callable[[Sequence[int]], Snapshot]
-) -> Warm | None:
-    """Keys and values of `ids`: from the folder, or computed now and saved for the next time.
-
-    What the folder has for other tokens (the prompt was changed) is replaced. None if there are no ids. Raises what
-    `compute` raises.
-    """
-    if not ids:
-        return None
-    found = folder.load(key)
-    if found and found[0] == tuple(ids):
-        return found
-    snapshot = compute(ids)
-    folder.save(key, ids, snapshot)
-    return tuple(ids), snapshot

@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 
 from device_agent.engine.rows import Snapshot
 from device_agent.engine.session import open_rows
-from device_agent.engine.warm import WarmFolder, key_of, warmed
+from device_agent.engine.warm import WarmFolder, key_of
 from edgekit.arch import ModelArch
 from edgekit.bundle import open_bundle
 from edgekit.contract import CacheType
-from edgekit.errors import BundleError
 from tests.device_agent import bundles
 
 ARCH = open_bundle(bundles.TINY).manifest.arch
@@ -391,62 +390,25 @@ def test_another_runtime_makes_another_key() -> None:
     assert key_of(bundle, runtime="1.32.0") != key_of(bundle, runtime="1.33.0")
 
 
-# --- warmed ---------------------------------------------------------------------------------
+# --- with a model ---------------------------------------------------------------------------
 
 
-class Computer:
-    """Counts how often it is asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[int, ...]] = []
-
-    def __call__(self, ids: Sequence[int]) -> Snapshot:
-        self.asked.append(tuple(ids))
-        return snapshot_of(ids)
-
-
-def test_the_first_start_computes_and_the_second_one_reads(tmp_path: Path) -> None:
-    compute = Computer()
-    for _ in range(2):
-        found = warmed(folder_in(tmp_path), KEY, IDS, compute)
-        assert found is not None
-        assert found[0] == IDS
-        assert same(found[1], snapshot_of(IDS))
-    assert compute.asked == [IDS]
-
-
-def test_a_changed_prompt_is_computed_and_replaces_the_old_one(tmp_path: Path) -> None:
-    compute, changed = Computer(), (5, 9, 2, 301)
-    for ids in (IDS, changed, changed):
-        found = warmed(folder_in(tmp_path), KEY, ids, compute)
-        assert found is not None
-        assert found[0] == ids
-    assert compute.asked == [IDS, changed]
+def test_a_changed_prompt_replaces_the_old_one(tmp_path: Path) -> None:
+    folder, changed = folder_in(tmp_path), (5, 9, 2, 301)
+    for ids in (IDS, changed):
+        assert folder.save(KEY, ids, snapshot_of(ids))
+    found = folder.load(KEY)
+    assert found is not None
+    assert found[0] == changed
+    assert same(found[1], snapshot_of(changed))
 
 
 def test_a_folder_that_cannot_be_written_costs_the_saving_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "warm").write_bytes(b"a file where the folder should be")
-    found = warmed(folder_in(tmp_path), KEY, IDS, Computer())
-    assert found is not None
-    assert same(found[1], snapshot_of(IDS))
+    assert not folder_in(tmp_path).save(KEY, IDS, snapshot_of(IDS))
     assert caplog.records
-
-
-def test_no_prefix_is_nothing_to_do(tmp_path: Path) -> None:
-    compute = Computer()
-    assert warmed(folder_in(tmp_path), KEY, (), compute) is None
-    assert not compute.asked
-
-
-def test_an_error_of_the_model_reaches_the_caller_and_saves_nothing(tmp_path: Path) -> None:
-    def broken(_ids: Sequence[int]) -> Snapshot:
-        raise BundleError("model", "broken")
-
-    with pytest.raises(BundleError):
-        warmed(folder_in(tmp_path), KEY, IDS, broken)
-    assert not (tmp_path / "warm").exists()
 
 
 @pytest.mark.parametrize("source", [bundles.TINY, bundles.INT8], ids=lambda path: path.name)
@@ -456,7 +418,7 @@ def test_a_model_goes_on_from_a_loaded_prefix_as_if_it_had_read_it(tmp_path: Pat
     cache = bundle.manifest.cache
     read = open_rows(bundle, threads=1, most_rows=1)
     read.read(0, ids)
-    warmed(folder_in(tmp_path, cache=cache), KEY, ids, lambda _: read.snapshot(0, len(ids)))
+    folder_in(tmp_path, cache=cache).save(KEY, ids, read.snapshot(0, len(ids)))
     restored = open_rows(bundle, threads=1, most_rows=1)
     found = folder_in(tmp_path, cache=cache).load(KEY)
     assert found is not None
