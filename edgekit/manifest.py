@@ -2,7 +2,8 @@
 
 A bundle is a folder. `bundle.json` (UTF-8 JSON, at most 16 MiB) is its only entry point:
 
-    format        1; a reader refuses a larger number, because it could not know what it means
+    format        1, or 2 if the bundle has a graph whose weights each device derives (contract.PREFILL_FILE); a reader
+                  refuses a larger number than it knows, because it could not know what it means
     name, version what the owner calls this model
     arch          ModelArch: the facts by which the engine sizes its buffers
     quant         the recipe: the precision asked for, and the spec of every weight matrix by name
@@ -32,7 +33,8 @@ from edgekit.contract import CacheType
 from edgekit.errors import CorruptBundle, UnsafePath, UnsupportedFormat
 from edgekit.quant import Precision
 
-FORMAT = 1
+FORMAT = 2
+FIRST_FORMAT = 1
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_FILES = 10_000
 

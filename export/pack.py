@@ -10,6 +10,7 @@ from edgekit import contract
 from edgekit.arch import ModelArch
 from edgekit.files import sha256_of
 from edgekit.manifest import (
+    FIRST_FORMAT,
     FORMAT,
     Embedding,
     FileEntry,
@@ -96,7 +97,7 @@ def finish(
 
     def manifest(files: tuple[FileEntry, ...]) -> Manifest:
         return Manifest(
-            format=FORMAT,
+            format=FORMAT if (folder / contract.PREFILL_FILE).exists() else FIRST_FORMAT,  # as old a reader as can be
             name=named.name,
             version=named.version,
             arch=arch,

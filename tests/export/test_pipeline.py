@@ -104,6 +104,7 @@ def test_every_source_becomes_a_bundle(name: str, precision: Precision, tmp_path
         *([] if precision == "fp32" else [contract.PREFILL_FILE]),
     }
     assert ("prompt_kl" in manifest.quality) == (precision != "fp32")
+    assert manifest.format == (1 if precision == "fp32" else 2)  # what older readers can read, they may
 
 
 @pytest.mark.parametrize("name", ["folder", "tied Q8_0 file"])
