@@ -137,7 +137,7 @@ DAMAGES: dict[str, tuple[Damage, str, int, str]] = {
     "an empty manifest": (_manifest_of(b""), "CorruptBundle", 33, "bundle.json"),
     "a manifest that is a list": (_manifest_of(b"[]"), "CorruptBundle", 33, "bundle.json"),
     "an unknown field": (set_fields(surprise=1), "CorruptBundle", 33, "surprise"),
-    "a newer format": (set_fields(format=2), "UnsupportedFormat", 32, "format 2"),
+    "a newer format": (set_fields(format=99), "UnsupportedFormat", 32, "format 99"),
     "a newer onnxruntime": (set_fields(requires__onnxruntime="99.1"), "UnsupportedFormat", 32, "99.1"),
     "no onnxruntime version": (set_fields(requires__onnxruntime="new"), "CorruptBundle", 33, "'new'"),
     "a negative size": (set_fields(requires__disk_bytes=-1), "CorruptBundle", 33, "disk_bytes"),
