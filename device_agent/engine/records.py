@@ -112,7 +112,7 @@ class EngineSettings:
     queue_limit: int = 16
     slots: int | None = None
     prefix_bytes: int | None = None
-    chunk_tokens: int = 128
+    chunk_tokens: int = 256
     stall: float = 2.0
     duty: float = 1.0
     idle_unload_s: float | None = None

@@ -18,6 +18,7 @@ def costs(*, decode_s: dict[int, float], read_s: dict[int, float]) -> Costs:
 FLAT = costs(decode_s={1: 10.0, 4: 20.0}, read_s={1: 10.0, 2: 10.5, 4: 12.0, 8: 20.0, 128: 300.0})
 """As a model whose weights are most of its work: reading 8 tokens takes as long as decoding 4 rows."""
 STEEP = costs(decode_s={1: 10.0, 4: 13.0}, read_s={1: 10.0, 2: 20.0, 4: 40.0, 128: 1280.0})
+QUICK = costs(decode_s={1: 0.007}, read_s={1: 0.007, 128: 0.12, 256: 0.25})
 NEW = Costs()
 USUAL = Pace()
 
@@ -38,9 +39,11 @@ CASES = {
     "nobody wants anything": Case(None),
     "one writes": Case(Decode((2,)), writers=(2,)),
     "all who write do so together": Case(Decode((0, 3, 1)), writers=(0, 3, 1)),
-    "alone, a prompt goes in large chunks": Case(Read(1, 128), readers=((1, 1000, 0),)),
-    "alone, a chunk takes a small remainder with it": Case(Read(1, 160), readers=((1, 160, 0),)),
-    "but not a large one": Case(Read(1, 128), readers=((1, 161, 0),)),
+    "alone, a prompt goes in large chunks": Case(Read(1, 256), readers=((1, 1000, 0),), costs=QUICK),
+    "in shorter ones where a client who left would be noticed late": Case(Read(1, 64), readers=((1, 1000, 0),)),
+    "the first one is short": Case(Read(1, 64), readers=((1, 1000, 0),), costs=NEW),
+    "alone, a chunk takes a small remainder with it": Case(Read(1, 320), readers=((1, 320, 0),), costs=QUICK),
+    "but not a large one": Case(Read(1, 256), readers=((1, 321, 0),), costs=QUICK),
     "the chunk's size is a setting": Case(Read(0, 16), readers=((0, 100, 0),), pace=Pace(chunk_tokens=16)),
     "after a read, those who write": Case(Decode((0,)), readers=((1, 100, 0),), writers=(0,), read_last=True),
     "after a decode, a read within the time of one": Case(Read(1, 8), readers=((1, 100, 0),), writers=(0, 2, 3)),
@@ -53,7 +56,7 @@ CASES = {
         Read(1, 64), readers=((1, 900, 0),), writers=(0,), pace=Pace(chunk_tokens=64, stall=100.0)
     ),
     "before anything was measured": Case(Read(1, 2), readers=((1, 100, 0),), writers=(0,), costs=NEW),
-    "who was served least goes first": Case(Read(2, 100), readers=((0, 300, 50), (2, 100, 49), (3, 1, 60))),
+    "who was served least goes first": Case(Read(2, 70), readers=((0, 300, 50), (2, 70, 49), (3, 1, 60))),
     "the first among equals": Case(Read(2, 30), readers=((2, 30, 5), (1, 40, 5))),
 }
 
