@@ -16,7 +16,7 @@ CHUNK_TOKENS = 256
 at 971, 1007, 1025 and 1031 tokens a second), and memory grows with them."""
 SHORT_CHUNK_TOKENS = 64
 PATIENCE_S = 1.0
-"""A client who left is noticed between two chunks: on a slow model they are shorter, down to 64 tokens, and so is the first one."""
+"""A client who left is noticed between two chunks: on a slow model they are shorter, and so is the first one of all."""
 
 FEWEST_TOKENS = 2
 """Of a chunk beside others who write, even if it takes longer than it should: the second token is nearly free (1.08
