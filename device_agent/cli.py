@@ -148,11 +148,12 @@ def generate_command(
 ) -> None:
     """Continue a text as it is, without a chat template."""
     state = _state()
-    from device_agent.engine.records import Generation, Piece, Sampling
+    from device_agent.engine.records import EngineSettings, Generation, Piece, Sampling
     from device_agent.model import Model
 
     text = _standard_input() if prompt == "-" else prompt
-    with Model.open(folder, threads=threads, state=state) as model:
+    once = EngineSettings(prefill="int4")  # unpacking weights for prompts pays from the second one on
+    with Model.open(folder, threads=threads, engine=once, state=state) as model:
         ids = model.text_prompt(text)
         sampling = Sampling(temperature=temperature, seed=seed)
         pieces: list[Piece] = []
