@@ -28,6 +28,16 @@ class Binding(Protocol):
         """Compute. Raises BundleError."""
 
 
+class BoundPrompt(Protocol):
+    """A prompt graph over one row's cache; it keeps that memory alive."""
+
+    def read(self, past: int, ids: Sequence[int], *, width: int = 0) -> None:
+        """Append `ids` after the `past` tokens of the row.
+
+        The graph is told that the text is at least `width` tokens long. Raises BundleError.
+        """
+
+
 class PromptGraph(Protocol):
     """What reads a prompt instead of the graph that decodes."""
 
@@ -35,12 +45,8 @@ class PromptGraph(Protocol):
     def crossover(self) -> int:
         """Fewest tokens that it reads faster than the graph that decodes does."""
 
-    def read(self, cache: Sequence[Array], past: int, ids: Sequence[int], *, width: int = 0) -> None:
-        """Append `ids` after the `past` tokens of a row.
-
-        `cache` holds keys and values of each layer in turn, [1, kv_heads, capacity, head_dim]; the graph is told that
-        the text is at least `width` tokens long. Raises BundleError.
-        """
+    def over(self, cache: Sequence[Array]) -> BoundPrompt:
+        """The graph over a row: keys and values of each layer in turn, [1, kv_heads, capacity, head_dim]."""
 
 
 class OnnxPromptGraph:
@@ -50,13 +56,23 @@ class OnnxPromptGraph:
         self._bind = bind
         self.crossover = crossover
 
-    def read(self, cache: Sequence[Array], past: int, ids: Sequence[int], *, width: int = 0) -> None:
-        """As `PromptGraph`. Bound anew each time: what stays bound would keep an outgrown cache alive."""
-        binding = self._bind()
+    def over(self, cache: Sequence[Array]) -> BoundPrompt:
+        """As `PromptGraph`."""
+        return _OverCache(self._bind(), cache)
+
+
+class _OverCache:
+    """Implements BoundPrompt. Binding a cache takes milliseconds, as long as reading a few tokens: it is done once."""
+
+    def __init__(self, binding: Binding, cache: Sequence[Array]) -> None:
+        self._binding = binding
         bind_cache(binding, cache)
-        binding.input(contract.INPUT_IDS, np.asarray([ids], np.int64))
-        binding.input(contract.ATTENTION_MASK, mask_of([past + len(ids)], width))
-        binding.run()
+
+    def read(self, past: int, ids: Sequence[int], *, width: int = 0) -> None:
+        """As `BoundPrompt`."""
+        self._binding.input(contract.INPUT_IDS, np.asarray([ids], np.int64))
+        self._binding.input(contract.ATTENTION_MASK, mask_of([past + len(ids)], width))
+        self._binding.run()
 
 
 def bind_cache(binding: Binding, cache: Sequence[Array]) -> None:

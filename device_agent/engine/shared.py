@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from device_agent.engine.cache import KVCache
-from device_agent.engine.prompt_graph import Binding, PromptGraph, bind_cache, mask_of
+from device_agent.engine.prompt_graph import Binding, BoundPrompt, PromptGraph, bind_cache, mask_of
 from device_agent.engine.rows import Floats, Snapshot
 from edgekit import contract
 from edgekit.arch import ModelArch
@@ -47,6 +47,7 @@ class OnnxRows:
         self._arch = arch
         self._prompt: PromptGraph | None = None
         self._windows: dict[tuple[int, int], _Window] = {}
+        self._prompts: dict[int, BoundPrompt] = {}  # by place
         self._logits = np.empty((_KEPT_POSITIONS, arch.vocab), np.float32)
         self._ones = np.ones((1, 0), np.int64)
 
@@ -73,6 +74,7 @@ class OnnxRows:
     def attach(self, prompt: PromptGraph | None) -> None:
         """Let `prompt` read what is long enough for it, from now on; None: nothing."""
         self._prompt = prompt
+        self._prompts.clear()
 
     def beside(self) -> "OnnxRows":
         """One row over the same graph, with a cache of its own; another thread may use it."""
@@ -148,7 +150,7 @@ class OnnxRows:
 
     def shrink(self) -> None:
         """Give back memory that no cached token needs."""
-        self._windows.clear()
+        self._unbind()
         self._logits = np.empty_like(self._logits)
         self.cache.shrink()
         self._ones = np.ones((1, self.cache.capacity), np.int64)
@@ -157,7 +159,7 @@ class OnnxRows:
         places = self.cache.settle(rows)
         if self.cache.fits(places, tokens):
             return
-        self._windows.clear()  # what is bound would keep the old buffers alive while they are copied
+        self._unbind()  # what is bound would keep the old buffers alive while they are copied
         self.cache.reserve(places, tokens)
         self._ones = np.ones((1, self.cache.capacity), np.int64)
 
@@ -166,8 +168,18 @@ class OnnxRows:
         if self._prompt is None or not ids or len(ids) < self._prompt.crossover:
             return 0
         place = self.cache.places[row]
-        self._prompt.read(self.cache.views(place, place + 1), self.cache.lengths[row], ids, width=width)
+        if place not in self._prompts:
+            self._prompts[place] = self._prompt.over(self.cache.views(place, place + 1))
+        try:
+            self._prompts[place].read(self.cache.lengths[row], ids, width=width)
+        except BaseException:
+            self._unbind()
+            raise
         return len(ids)
+
+    def _unbind(self) -> None:
+        self._windows.clear()
+        self._prompts.clear()
 
     def _window(self, first: int, rows: int) -> "_Window":
         found = self._windows.get((first, rows))
@@ -183,10 +195,10 @@ class OnnxRows:
             window.binding.input(contract.ATTENTION_MASK, mask)
             window.binding.run()
         except BaseException:
-            self._windows.clear()
+            self._unbind()
             raise
         if not kept:
-            self._windows.clear()  # or the large buffer would stay bound
+            self._unbind()  # or the large buffer would stay bound
 
 
 class _Window:

@@ -1,5 +1,6 @@
 """What rows hand to their graphs: which graph reads what, what is bound, and when it is let go."""
 
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,15 +26,28 @@ class Reader:
         self.crossover = crossover
         self.fails = fails
         self.reads: list[tuple[int, int, int]] = []
+        self.caches: list[weakref.ref[Array]] = []
 
-    def read(self, cache: Sequence[Array], past: int, ids: Sequence[int], *, width: int = 0) -> None:
-        if self.fails:
+    def over(self, cache: Sequence[Array]) -> "OverRow":
+        self.caches.append(weakref.ref(cache[0]))
+        return OverRow(self, cache)
+
+
+class OverRow:
+    """Implements BoundPrompt."""
+
+    def __init__(self, reader: Reader, cache: Sequence[Array]) -> None:
+        self.reader, self.cache = reader, cache
+
+    def read(self, past: int, ids: Sequence[int], *, width: int = 0) -> None:
+        if self.reader.fails:
             raise BundleError("bundle", "no")
-        self.reads.append((past, len(ids), width))
-        self.source.restore(0, Snapshot(past, tuple(array[0, :, :past] for array in cache)))
-        self.source.read(0, ids)
+        source = self.reader.source
+        self.reader.reads.append((past, len(ids), width))
+        source.restore(0, Snapshot(past, tuple(array[0, :, :past] for array in self.cache)))
+        source.read(0, ids)
         end = past + len(ids)
-        for array, read in zip(cache, self.source.snapshot(0, end).arrays, strict=True):
+        for array, read in zip(self.cache, source.snapshot(0, end).arrays, strict=True):
             array[0, :, past:end] = read[:, past:end]
 
 
@@ -79,6 +93,17 @@ def test_a_failing_prompt_graph_appends_nothing_and_can_be_taken_away(rows: Onnx
     rows.attach(None)
     emptied(fresh).read(0, IDS[:5])
     assert np.array_equal(rows.read(0, IDS[5:20]), fresh.read(0, IDS[5:20]))
+
+
+def test_a_prompt_graph_is_bound_once_to_a_row_and_let_go_when_the_cache_grows(rows: OnnxRows, fresh: OnnxRows) -> None:
+    reader = Reader(fresh, crossover=4)
+    rows.attach(reader)
+    for _ in range(2):
+        rows.read(0, IDS[:10])
+    assert len(reader.caches) == 1
+    rows.read(0, IDS[:FIRST])
+    assert len(reader.caches) == 2
+    assert reader.caches[0]() is None
 
 
 # --- what is bound, and when ---

@@ -37,7 +37,7 @@ CACHE: Sequence[Array] = [np.zeros((1, 2, 16, 4), np.float32) for _ in range(4)]
 @pytest.mark.parametrize(("past", "width", "columns"), [(0, 0, 3), (5, 0, 8), (5, 7, 8), (5, 20, 20)])
 def test_ids_go_after_what_is_cached(past: int, width: int, columns: int) -> None:
     bound = Bound()
-    OnnxPromptGraph(lambda: bound, crossover=3).read(CACHE, past, [7, 8, 9], width=width)
+    OnnxPromptGraph(lambda: bound, crossover=3).over(CACHE).read(past, [7, 8, 9], width=width)
     (fed,) = bound.runs
     assert fed["input_ids"].tolist() == [[7, 8, 9]]
     assert fed["attention_mask"].tolist() == [[1] * (past + 3) + [0] * (columns - past - 3)]
@@ -46,7 +46,7 @@ def test_ids_go_after_what_is_cached(past: int, width: int, columns: int) -> Non
 
 def test_present_is_written_where_past_is_read() -> None:
     bound = Bound()
-    OnnxPromptGraph(lambda: bound, crossover=3).read(CACHE, 0, [7])
+    OnnxPromptGraph(lambda: bound, crossover=3).over(CACHE).read(0, [7])
     names = ["0.key", "0.value", "1.key", "1.value"]
     for name, array in zip(names, CACHE, strict=True):
         assert bound.inputs[f"past_key_values.{name}"] is array
@@ -54,17 +54,18 @@ def test_present_is_written_where_past_is_read() -> None:
     assert len(bound.outputs) == len(CACHE)
 
 
-def test_nothing_stays_bound_to_a_cache() -> None:
+def test_a_cache_is_bound_once_for_all_reads() -> None:
     made: list[Bound] = []
 
     def bind() -> Bound:
         made.append(Bound())
         return made[-1]
 
-    graph = OnnxPromptGraph(bind, crossover=1)
-    graph.read(CACHE, 0, [7])
-    graph.read(CACHE, 1, [7])
-    assert len(made) == 2
+    graph = OnnxPromptGraph(bind, crossover=1).over(CACHE)
+    graph.read(0, [7])
+    graph.read(1, [7, 8])
+    (bound,) = made
+    assert [fed["input_ids"].tolist() for fed in bound.runs] == [[[7]], [[7, 8]]]
 
 
 @pytest.mark.parametrize(
