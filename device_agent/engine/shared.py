@@ -16,8 +16,9 @@ row, milliseconds by operator; B is rows that decode together, S is tokens of on
     Concat (offsets)             0.8   0.9   0.8   0.9   0.9
     all others                   1.2   1.7   1.5   2.0   1.8
 
-Attention costs each row the same again, whatever the buffers' layout and capacity: the operator multiplies one query
-at a time, packing the keys anew for each. Tokens of one row share that, so verifying guesses is cheaper than rows.
+(Block means were pooled then; they are reduced now, see export/graph/blocks.py.) Attention costs each row the same
+again, whatever the buffers' layout and capacity. Tokens of one row share a part of that, so verifying guesses is
+cheaper than more rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
