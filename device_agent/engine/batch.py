@@ -12,7 +12,7 @@ from device_agent.engine.prefixes import Entry, Prefixes, common
 from device_agent.engine.rows import Floats, Rows, Snapshot
 from device_agent.engine.seats import FEWEST_TOKENS, Seats
 from device_agent.engine.sequence import Guesser, Language, Run
-from device_agent.engine.turns import Decode, Pace, Read, Reader, next_turn, span
+from device_agent.engine.turns import Decode, Pace, Read, Reader, next_turn
 from edgekit.errors import EdgekitError, ServerError
 
 log = logging.getLogger(__name__)
@@ -219,7 +219,7 @@ class Batch:
             for row in rows:
                 self._write(row)
             return
-        self._costs.note_decode(span(rows), self._clock() - began)
+        self._costs.note_decode(len(rows), self._clock() - began)
         for at, row in enumerate(rows):
             with self._guarded(row) as run:
                 run.read += 1

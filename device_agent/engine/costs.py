@@ -1,6 +1,6 @@
 """What a step of this model costs on this machine, learnt while it runs. Pure.
 
-Three curves, in seconds: a batched decode by the number of rows it goes over, a prompt's read by its tokens, and a read
+Three curves, in seconds: a batched decode by the number of its rows, a prompt's read by its tokens, and a read
 that keeps the logits of all its tokens (guesses are verified so), which pays for the vocabulary each time.
 """
 
@@ -56,7 +56,7 @@ class Costs:
         self._decode, self._read, self._verify = Curve(), Curve(), Curve()
 
     def note_decode(self, rows: int, took_s: float) -> None:
-        """A decode over a window of `rows` rows took so long."""
+        """A decode of `rows` rows together took so long."""
         self._decode.note(rows, took_s)
         if rows == 1:
             self._read.note(1, took_s)
@@ -73,7 +73,7 @@ class Costs:
         self._verify.note(tokens, took_s)
 
     def decode_s(self, rows: int) -> float:
-        """A decode over a window of `rows` rows."""
+        """A decode of `rows` rows together."""
         return self._decode(rows) or self._read(1) * _shape(rows)
 
     def verify_s(self, tokens: int) -> float:

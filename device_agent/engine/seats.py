@@ -121,28 +121,24 @@ class Seats:
         return row, shared
 
     def _vacancy(self) -> int:
-        """The row to overwrite: near the taken ones first, because a decode goes over all rows between them.
+        """The row to overwrite: an empty one, or that used least recently once memory for what is kept is used up.
 
-        Then empty ones, unless the memory for what is kept is used up, and those used least recently.
+        Where it is does not matter: the cache moves together what decodes together.
         """
         full = self._bytes_of(self._parked()) + self._prefixes.nbytes > self._limit_bytes
 
-        def price(row: int) -> tuple[int, bool, int, int]:
+        def price(row: int) -> tuple[bool, int, int]:
             parked = self._rows.length(row) > 0
-            return self._span(row), parked != full, self._used[row] if parked else 0, row
+            return parked != full, self._used[row] if parked else 0, row
 
         return min((row for row in range(len(self._held)) if row not in self._taken), key=price)
 
     def _may_continue(self, home: int, shared: int, row: int) -> bool:
         """Whether the text goes on where it is, rather than in a copy in `row`."""
-        if home in self._taken or self._span(home) > self._span(row):
+        if home in self._taken:
             return False
         lost = self._rows.length(home) - shared
         return lost < self._fewest or self._rows.length(row) > 0
-
-    def _span(self, row: int) -> int:
-        together = {row} | self._taken
-        return max(together) - min(together) + 1
 
     def _parked(self) -> list[int]:
         return [row for row in range(len(self._held)) if row not in self._taken and self._rows.length(row)]

@@ -55,11 +55,6 @@ class Read:
     count: int
 
 
-def span(rows: Sequence[int]) -> int:
-    """Rows from the lowest to the highest: a decode goes over those between them as well."""
-    return max(rows) - min(rows) + 1
-
-
 def next_turn(
     readers: Sequence[Reader], writers: Sequence[int], costs: Costs, *, pace: Pace, read_last: bool
 ) -> Decode | Read | None:
@@ -73,8 +68,8 @@ def next_turn(
         return None
     reader = min(readers, key=lambda each: each.served)
     if writers:
-        together_s = costs.decode_s(span([*writers, *(reader.row for reader in readers)]))
-        spare_s = pace.stall * together_s - costs.decode_s(span(writers))
+        together_s = costs.decode_s(len(writers) + len(readers))
+        spare_s = pace.stall * together_s - costs.decode_s(len(writers))
         count = max(FEWEST_TOKENS, costs.read_within(spare_s, most=pace.chunk_tokens))
     else:  # a little more rather than a step of its own for a remainder
         count = min(pace.chunk_tokens, max(SHORT_CHUNK_TOKENS, costs.read_within(PATIENCE_S, most=pace.chunk_tokens)))

@@ -58,7 +58,7 @@ class FakeRows:
 
     Logits that were returned are spoilt by the next call, as the real ones are overwritten. `steps` are the calls:
     ("read", {row: ids}) or ("decode", {row: (id,)}). `cost` is added to the clock for each: of the number of tokens in
-    a read, or of the window of rows in a decode.
+    a read, or of rows in a decode.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class FakeRows:
 
     def decode(self, ids: Mapping[int, int]) -> Floats:
         assert ids
-        self._begin("decode", {row: (token,) for row, token in ids.items()}, self.cost(max(ids) - min(ids) + 1))
+        self._begin("decode", {row: (token,) for row, token in ids.items()}, self.cost(len(ids)))
         texts = {row: [*self.texts[row], token] for row, token in ids.items()}
         assert all(len(text) <= self.context_tokens for text in texts.values()), "the context is overrun"
         lines = [self.says(tuple(text)) for text in texts.values()]
