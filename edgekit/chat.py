@@ -22,11 +22,33 @@ MAX_TEMPLATE_CHARS = 256 << 10
 MAX_PROMPT_CHARS = 32 << 20
 
 
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """What the assistant asked for: `arguments` is the text of a JSON object."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
+    """A function that the model may call: `parameters` is the text of a JSON schema of an object."""
+
+    name: str
+    description: str = ""
+    parameters: str = '{"type":"object","properties":{}}'
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn: `role` is system, user or assistant."""
+    """One turn: `role` is system, user, assistant or tool.
+
+    An assistant's turn may have `tool_calls`; a tool's has the `tool_call_id` that it answers, and the tool's `name`.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
 
 
 class ChatTemplate:

@@ -31,11 +31,15 @@
     |   |-- UnknownModel            exit 43   404
     |   |-- TemplateError           exit 44   400
     |   |-- RequestTooLarge         exit 45   413
-    |   `-- RouteError              exit 46   404/403/405/415
+    |   |-- RouteError              exit 46   404/403/405/415
+    |   |-- Unauthorised            exit 47   401
+    |   |-- Forbidden               exit 48   403
+    |   `-- QuotaExceeded           exit 49   429
     `-- ServerError                 exit 50   500   the agent cannot serve right now
         |-- Overloaded              exit 51   503
         |-- ShuttingDown            exit 52   503
-        `-- AddressInUse            exit 53
+        |-- AddressInUse            exit 53
+        `-- StorageFailed           exit 54   503
 
 A class's docstring is the sentence that a person reads; its fields fill the blanks. `hint` says
 what to do next. Exit 130 is Ctrl-C. Anything that is not an `EdgekitError` is a bug of ours.
@@ -345,6 +349,32 @@ class RouteError(RequestError):
     exit_code, type = 46, "invalid_request_error"
 
 
+@dataclass(eq=False)
+class Unauthorised(RequestError):
+    """{problem}"""
+
+    problem: str
+    exit_code, http_status, type, code = 47, 401, "authentication_error", "invalid_api_key"
+    hint = "`edgekit keys` lists and makes keys; send one as `Authorization: Bearer KEY`."
+
+
+@dataclass(eq=False)
+class Forbidden(RequestError):
+    """{problem}"""
+
+    problem: str
+    exit_code, http_status, type, code = 48, 403, "permission_error", "insufficient_scope"
+
+
+@dataclass(eq=False)
+class QuotaExceeded(RequestError):
+    """{problem}"""
+
+    problem: str
+    retry_after_s: int = 1
+    exit_code, http_status, type, code = 49, 429, "rate_limit_error", "rate_limit_exceeded"
+
+
 # --- the agent ------------------------------------------------------------------------------
 
 
@@ -377,3 +407,11 @@ class AddressInUse(ServerError):
 
     exit_code = 53
     hint = "Another program uses that port: choose one with --port, or --port 0 for any free one."
+
+
+@dataclass(eq=False)
+class StorageFailed(ServerError):
+    """The agent cannot write what it has to keep: {problem}"""
+
+    exit_code, http_status, code = 54, 503, "storage_failed"
+    hint = "Free some space on the disk of EDGEKIT_HOME, or see that it may be written."

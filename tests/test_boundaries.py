@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "export": {"export", "edgekit", "numpy", "onnx", "onnxruntime", "safetensors", "gguf", "tokenizers", "msgspec"},
     "device_agent": {
         *("device_agent", "edgekit", "numpy", "onnxruntime", "tokenizers", "flask", "werkzeug", "waitress", "psutil"),
-        *("msgspec", "click", "jinja2"),
+        *("msgspec", "click", "jinja2", "llguidance", "prometheus_client"),
     },
 }
 EXCEPTIONS = {

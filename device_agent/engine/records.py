@@ -1,12 +1,12 @@
 """What crosses the engine's border: one request in, pieces of text out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Protocol
 
-from edgekit.chat import Message
+from edgekit.chat import Message, Tool
 from edgekit.manifest import Manifest
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -36,15 +36,52 @@ class Sampling:
 
 GREEDY = Sampling(temperature=0.0)
 
+GrammarKind = Literal["json_schema", "regex", "lark"]
+MOST_TOP_LOGPROBS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer must look like: the text of a JSON schema, of a regular expression, or a Lark grammar.
+
+    Lark is llguidance's dialect, whose `<name>` stands for a special token (llguidance, docs/syntax.md).
+    """
+
+    kind: GrammarKind
+    source: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """One request to the engine: prompt ids and limits. `max_tokens` None means up to the context's end."""
+    """One request to the engine: prompt ids and limits. `max_tokens` None means up to the context's end.
+
+    0 tokens are allowed where `prompt_logprobs` asks for those of the prompt. With `top_logprobs` (0 to
+    MOST_TOP_LOGPROBS) every token comes with its own, and with those of so many likeliest ones. `shown` are special
+    tokens whose text belongs to the answer, such as one that opens a tool call. `adapter` is the LoRA adapter to
+    compute with, by name.
+    """
 
     prompt: tuple[int, ...]
     sampling: Sampling = GREEDY
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    grammar: Grammar | None = None
+    top_logprobs: int | None = None
+    prompt_logprobs: bool = False
+    shown: frozenset[int] = frozenset()
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Natural logarithm of a token's probability before any sampling filter, and the likeliest ones in its place.
+
+    `top` is (id, logprob), the likeliest first. The first token of a prompt has no probability: `logprob` is None.
+    """
+
+    id: int
+    logprob: float | None
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +121,18 @@ class Piece:
     """Some text that is final, and the tokens read so far that led to it.
 
     The last piece of an answer has `finish` and `timings` set; its text may be empty. `tokens` are the ids that
-    this piece adds to the answer, an ending token included, so that they sum up to the usage.
+    this piece adds to the answer, an ending token included, so that they sum up to the usage. `logprobs` are theirs,
+    if they were asked for. `stopped_by` is the stop string that ended the answer. If those of the prompt were asked
+    for, the first piece of all has `prompt_logprobs` and nothing else.
     """
 
     text: str
     tokens: tuple[int, ...] = ()
     finish: FinishReason | None = None
     timings: Timings | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    stopped_by: str | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,11 +214,40 @@ class ModelService(Protocol):
     def loaded_at(self) -> int:
         """Unix seconds, for `created` in /v1/models."""
 
-    def chat_prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Ids of the rendered chat. Raises TemplateError."""
+    @property
+    def template(self) -> str | None:
+        """Source of the chat template, None if the bundle has none: what it writes decides how tools are called."""
+
+    @property
+    def adapters(self) -> Sequence[str]:
+        """Names of the LoRA adapters that requests may ask for."""
+
+    def chat_prompt(
+        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), opening: str = ""
+    ) -> tuple[int, ...]:
+        """Ids of the rendered chat, and of `opening`: text with which the answer is made to begin.
+
+        Raises TemplateError.
+        """
+
+    def rendered(self, messages: Sequence[Message], *, tools: Sequence[Tool] = ()) -> str:
+        """The rendered chat as text, for people. Raises TemplateError."""
 
     def text_prompt(self, text: str) -> tuple[int, ...]:
         """Ids of plain text; special tokens in it are read as text."""
 
-    def submit(self, generation: Generation) -> Answer:
-        """Queue a request. Raises ContextOverflow, InvalidRequest, Overloaded (queue full) or ShuttingDown."""
+    def token_bytes(self, token_id: int) -> bytes:
+        """UTF-8 of a token, perhaps a part of a character; a special token's name."""
+
+    def token_id(self, text: str) -> int | None:
+        """The id of the special token with this name, if there is one."""
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens included."""
+
+    def submit(self, generation: Generation, *, on_piece: Callable[[], None] | None = None) -> Answer:
+        """Queue a request; `on_piece` is called, on another thread, after each piece or error that can be read.
+
+        Raises ContextOverflow, InvalidRequest (a grammar that is none, an unknown adapter, too), Overloaded (queue
+        full) or ShuttingDown.
+        """

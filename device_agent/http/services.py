@@ -1,0 +1,181 @@
+"""What the routes need from the rest of the agent: protocols and records, no code.
+
+The composition root (device_agent/app.py) puts real ones behind them, and tests put fakes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from device_agent.engine.records import EngineState, ModelService
+from edgekit.manifest import Manifest
+
+Scope = Literal["infer", "admin"]
+Dialect = Literal["chat", "completions", "responses", "messages", "embeddings"]
+
+
+# --- models ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """A model of the store, loaded or not. `created` is Unix seconds; `active` is who answers if nobody is named.
+
+    `text` is MODEL_CARD.md. `state` is the engine's, None while the model is not in memory (or is an encoder).
+    """
+
+    id: str
+    manifest: Manifest
+    sha256: str
+    created: int
+    active: bool
+    loaded: bool
+    adapters: tuple[str, ...] = ()
+    text: str = ""
+    state: EngineState | None = None
+
+
+class Encoder(Protocol):
+    """A model that turns texts into vectors (device_agent.EmbeddingModel)."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's facts."""
+
+    def tokens(self, text: str, *, truncate: bool = False) -> tuple[int, ...]:
+        """Ids of a text. Raises ContextOverflow or InvalidRequest."""
+
+    def embed(self, texts: Sequence[str], *, truncate: bool = False) -> npt.NDArray[np.float32]:
+        """One vector for each text: [texts, dimension]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelName:
+    """A request's `model`, taken apart: `base[:adapter][@strategy]`."""
+
+    base: str
+    adapter: str | None = None
+    strategy: str | None = None
+
+
+class Lease(Protocol):
+    """A model that stays in memory until it is released."""
+
+    name: ModelName
+
+    @property
+    def card(self) -> Card:
+        """Facts of the base."""
+
+    @property
+    def model(self) -> ModelService:
+        """Who answers. Raises InvalidRequest if it is an encoder."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """Who makes vectors. Raises InvalidRequest if it generates."""
+
+    def release(self) -> None:
+        """Give it back; again is harmless. From any thread."""
+
+
+class Models(Protocol):
+    """The store's models, by name."""
+
+    def cards(self) -> Sequence[Card]:
+        """All of them, the active one first."""
+
+    def card(self, name: str) -> Card:
+        """One of them, by its id or as a request names it. Raises UnknownModel."""
+
+    def lease(self, name: str) -> Lease:
+        """The model of a request, loaded if it is not.
+
+        Raises UnknownModel (also for an unknown adapter or strategy), BundleError, or Overloaded if there is no room
+        for it while others are in use.
+        """
+
+    def activate(self, name: str) -> Card:
+        """Make it the one that answers if nobody is named, also after a restart. Raises as `lease` does."""
+
+    def unload(self, name: str) -> Card:
+        """Take it out of memory once nobody uses it. Raises UnknownModel."""
+
+
+# --- callers --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks: `key` is the key's id (never the secret), "" for a local process without one."""
+
+    key: str = ""
+    name: str = "local"
+    scopes: frozenset[Scope] = field(default_factory=lambda: frozenset({"infer"}))
+
+
+class Ticket(Protocol):
+    """A request that was admitted: it counts as running until it is closed."""
+
+    def close(self) -> None:
+        """It has ended; again is harmless. From any thread."""
+
+
+class Gate(Protocol):
+    """Who may come in."""
+
+    def identify(self, credential: str | None) -> Caller:
+        """Who sends this key (None: no key).
+
+        Raises Unauthorised for one that is wrong, expired, or missing where one is required. A key that nobody made is
+        as good as none where none is required: SDKs insist on sending one.
+        """
+
+    def admit(self, caller: Caller) -> Ticket:
+        """Count a request that makes tokens. Raises QuotaExceeded, StorageFailed."""
+
+
+# --- what was served ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """One request that came to an end, whichever. Times in seconds; `at` is Unix time.
+
+    `finish` is the reason of the first choice, "error" or "cancelled". `prompt` and `answer` are texts, and empty
+    unless the agent was told to keep them.
+    """
+
+    at: float
+    caller: Caller
+    dialect: Dialect
+    model: str
+    adapter: str | None
+    sha256: str
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    first_token_s: float | None
+    total_s: float
+    finish: str
+    prompt: str = ""
+    answer: str = ""
+
+
+class Book(Protocol):
+    """Takes note of what was served: the ledger of tokens, and the metrics."""
+
+    def note(self, served: Served) -> None:
+        """Never raises: what cannot be written is logged and counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything behind the door. `books` hear of every request."""
+
+    models: Models
+    gate: Gate
+    books: tuple[Book, ...] = ()

@@ -1,0 +1,68 @@
+"""One request that uses a model, from admission to its last byte: counted, served, written down, whatever happens."""
+
+import threading
+import time
+from dataclasses import replace
+
+from device_agent.conversation.records import Spent
+from device_agent.http.services import Caller, Dialect, Lease, Served, Services, Ticket
+
+
+class Visit:
+    """A caller who was admitted, and the model that answers. `close` must come, once or more often.
+
+    Making one raises what `Gate.admit` and `Models.lease` raise; nothing is then held.
+    """
+
+    def __init__(self, services: Services, caller: Caller, dialect: Dialect, model: str) -> None:
+        self._services = services
+        self._began = time.monotonic()
+        self._first: float | None = None
+        self._lock = threading.Lock()
+        self._open = True
+        self._ticket: Ticket = services.gate.admit(caller)
+        try:
+            self.lease: Lease = services.models.lease(model)
+        except BaseException:
+            self._ticket.close()
+            raise
+        card = self.lease.card
+        self._served = Served(
+            at=time.time(),
+            caller=caller,
+            dialect=dialect,
+            model=card.id,
+            adapter=self.lease.name.adapter,
+            sha256=card.sha256,
+            input_tokens=0,
+            cached_tokens=0,
+            output_tokens=0,
+            first_token_s=None,
+            total_s=0.0,
+            finish="error",
+        )
+
+    def first_token(self) -> None:
+        """Something of the answer is there; only the first call counts."""
+        if self._first is None:
+            self._first = time.monotonic() - self._began
+
+    def close(self, spent: Spent = Spent(input=0), *, finish: str = "error") -> None:  # noqa: B008 - a frozen record
+        """The end: `spent` tokens, and why. Only the first call counts. From any thread."""
+        with self._lock:
+            if not self._open:
+                return
+            self._open = False
+        self.lease.release()
+        self._ticket.close()
+        served = replace(
+            self._served,
+            input_tokens=spent.input,
+            cached_tokens=spent.cached,
+            output_tokens=spent.output,
+            first_token_s=self._first,
+            total_s=time.monotonic() - self._began,
+            finish=finish,
+        )
+        for book in self._services.books:
+            book.note(served)
