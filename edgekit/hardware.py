@@ -72,3 +72,17 @@ def peak_rss_bytes() -> int:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return int(peak) * (1 if os.uname().sysname == "Darwin" else 1024)
     return 0
+
+
+def instruction_sets_in(cpuinfo: str) -> frozenset[str]:
+    """Names of instruction sets as Linux's /proc/cpuinfo lists them: `flags` on x86, `Features` on ARM."""
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def instruction_sets() -> frozenset[str]:
+    """Those of this processor; empty where the system does not tell."""
+    return instruction_sets_in(_read("/proc/cpuinfo"))
