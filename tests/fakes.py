@@ -5,10 +5,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from device_agent.engine.records import FinishReason, Generation, Piece, Timings
+from device_agent.http.services import Caller, Card, ModelName, Served, Services
 from edgekit.arch import ModelArch, Rotary
 from edgekit.chat import Message, Tool
-from edgekit.errors import EdgekitError
+from edgekit.errors import ContextOverflow, EdgekitError, InvalidRequest, Unauthorised, UnknownModel
 from edgekit.manifest import FileEntry, Manifest, Recipe, Requirements, Source, SpecialTokens
 
 VOCAB = 300
@@ -148,3 +152,165 @@ class FakeService:
         self.generations.append(generation)
         self.answers.put(answer)
         return answer
+
+
+# --- what is behind the door ----------------------------------------------------------------
+
+
+@dataclass
+class FakeEncoder:
+    """A model whose vector of a text is its length, its first character and 2. A token is a character."""
+
+    manifest: Manifest = field(default_factory=lambda: manifest(name="encoder"))
+    context_tokens: int = 50
+    embedded: list[str] = field(default_factory=list)
+    before: Callable[[], None] = lambda: None
+
+    def tokens(self, text: str, *, truncate: bool = False) -> tuple[int, ...]:
+        if len(text) > self.context_tokens and not truncate:
+            raise ContextOverflow(len(text), self.context_tokens)
+        return tuple(map(ord, text))[: self.context_tokens]
+
+    def embed(self, texts: Sequence[str], *, truncate: bool = False) -> npt.NDArray[np.float32]:
+        self.before()
+        self.embedded.extend(texts)
+        found = np.array([[len(text), ord(text[0]), 2] for text in texts], dtype=np.float32)
+        normed: npt.NDArray[np.float32] = found / np.linalg.norm(found, axis=1, keepdims=True)
+        return normed
+
+
+@dataclass
+class FakeLease:
+    """Counts itself back in when it is released."""
+
+    name: ModelName
+    card: Card
+    held: list[str]
+    service: FakeService | None = None
+    vectors: FakeEncoder | None = None
+
+    def __post_init__(self) -> None:
+        self.held.append(self.card.id)
+
+    @property
+    def model(self) -> FakeService:
+        if self.service is None:
+            raise InvalidRequest(f"The model {self.card.id!r} makes vectors.", param="model")
+        return self.service
+
+    @property
+    def encoder(self) -> FakeEncoder:
+        if self.vectors is None:
+            raise InvalidRequest(f"The model {self.card.id!r} generates text.", param="model")
+        return self.vectors
+
+    def release(self) -> None:
+        if self.card.id in self.held:
+            self.held.remove(self.card.id)
+
+
+@dataclass
+class FakeModels:
+    """One model that generates, and perhaps one that encodes. Names are taken apart, and adapters believed."""
+
+    service: FakeService = field(default_factory=FakeService)
+    encoder: FakeEncoder | None = None
+    held: list[str] = field(default_factory=list)
+    refusal: EdgekitError | None = None
+
+    def cards(self) -> Sequence[Card]:
+        known = [self.service.manifest, *([self.encoder.manifest] if self.encoder else [])]
+        return [
+            Card(
+                id=found.name,
+                manifest=found,
+                sha256="5" * 64,
+                created=self.service.loaded_at,
+                active=index == 0,
+                loaded=True,
+            )
+            for index, found in enumerate(known)
+        ]
+
+    def card(self, name: str) -> Card:
+        for card in self.cards():
+            if card.id == name or (not name and card.active):
+                return card
+        raise UnknownModel(name[:200], ", ".join(card.id for card in self.cards()))
+
+    def lease(self, name: str) -> FakeLease:
+        if self.refusal is not None:
+            raise self.refusal
+        rest, _, strategy = name.partition("@")
+        base, _, adapter = rest.partition(":")
+        card = self.card(base)
+        taken = ModelName(base=card.id, adapter=adapter or None, strategy=strategy or None)
+        encodes = self.encoder is not None and card.id == self.encoder.manifest.name
+        if encodes:
+            return FakeLease(taken, card, self.held, vectors=self.encoder)
+        return FakeLease(taken, card, self.held, service=self.service)
+
+    def activate(self, name: str) -> Card:
+        return self.card(name)
+
+    def unload(self, name: str) -> Card:
+        return self.card(name)
+
+
+@dataclass
+class FakeTicket:
+    """Takes itself off the list."""
+
+    admitted: list[Caller]
+    caller: Caller
+
+    def close(self) -> None:
+        if self.caller in self.admitted:
+            self.admitted.remove(self.caller)
+
+
+@dataclass
+class FakeGate:
+    """Knows `keys`; who sends none of them is `nobody`, and refused if that is None."""
+
+    keys: Mapping[str, Caller] = field(default_factory=dict)
+    nobody: Caller | None = field(default_factory=Caller)
+    refusal: EdgekitError | None = None
+    admitted: list[Caller] = field(default_factory=list)
+
+    def identify(self, credential: str | None) -> Caller:
+        found = self.keys.get(credential or "", self.nobody)
+        if found is None:
+            raise Unauthorised("This agent needs a key.")
+        return found
+
+    def admit(self, caller: Caller) -> FakeTicket:
+        if self.refusal is not None:
+            raise self.refusal
+        self.admitted.append(caller)
+        return FakeTicket(self.admitted, caller)
+
+
+@dataclass
+class FakeBook:
+    """Remembers what was served."""
+
+    pages: list[Served] = field(default_factory=list)
+
+    def note(self, served: Served) -> None:
+        self.pages.append(served)
+
+
+def services(
+    service: FakeService | None = None,
+    *,
+    models: FakeModels | None = None,
+    gate: FakeGate | None = None,
+    book: FakeBook | None = None,
+) -> Services:
+    """Everything behind the door, faked."""
+    return Services(
+        models=models or FakeModels(service or FakeService()),
+        gate=gate or FakeGate(),
+        books=(book or FakeBook(),),
+    )
