@@ -2,12 +2,12 @@
 
 from flask import Flask, Response, request
 
-from device_agent.http import callers, chat, completions, errors, guard, page
+from device_agent.http import callers, chat, completions, errors, guard, messages, page, responses
 from device_agent.http.bodies import as_json
 from device_agent.http.services import Services
 from device_agent.http.settings import HttpSettings
 
-API = (chat, completions)
+API = (chat, completions, responses, messages)
 """Rooms of the API; each has routes(services, settings), whose blueprint is mounted at `/v1`, and at `/` as llama.cpp
 has it."""
 

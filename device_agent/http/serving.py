@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-import msgspec
 from flask import Response, request
 
 from device_agent.conversation.records import Event, Exchange, Spent
@@ -26,7 +25,7 @@ CLIENT_CLOSED_REQUEST = 499
 class Reply(Wire, Protocol):
     """A dialect: a stream's wire, and the reply in one piece."""
 
-    def whole(self, events: Sequence[Event], spent: Spent) -> msgspec.Struct:
+    def whole(self, events: Sequence[Event], spent: Spent) -> object:
         """The reply that these events add up to."""
 
 

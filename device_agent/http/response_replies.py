@@ -4,13 +4,15 @@ The subset without state: nothing is stored, and no answer can be asked for agai
 has one part of text, reasoning one of reasoning text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from device_agent.conversation.records import Event, Spent
 from device_agent.http import replies, sse
+from device_agent.engine.records import TokenLogprob
 from device_agent.http.blocks import Block, Blocks, Closed, Grown, Opened, Step
+from device_agent.http.spelling import Speller, finite, token_text
 from edgekit.errors import EdgekitError
 
 Json = dict[str, Any]
@@ -21,18 +23,18 @@ _PREFIX: Final = {"reasoning": "rs_", "text": "msg_", "call": "fc_"}
 class ResponseHead:
     """What stays the same through one answer. `asked` are the request's parameters that a response repeats.
 
-    `token` spells a token for logprobs; None: none were asked for.
+    `speller` spells tokens for logprobs; None: none were asked for.
     """
 
     id: str
     created: int
     model: str
-    asked: Json = field(default_factory=dict)
-    spell: replies.Spell | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    speller: Speller | None = None
 
 
-class ResponsesWire:
-    """Implements streaming.Wire: numbered events, each with its type twice, as OpenAI sends them."""
+class ResponseReply:
+    """Implements serving.Reply: numbered events, each with its type twice, as OpenAI sends them."""
 
     def __init__(self, head: ResponseHead) -> None:
         self._head = head
@@ -74,13 +76,11 @@ class ResponsesWire:
             self._sent += 1
         return b"".join(pieces)
 
-
-def whole(head: ResponseHead, events: Sequence[Event], spent: Spent) -> Json:
-    """The answer in one piece."""
-    blocks = Blocks()
-    for event in events:
-        list(blocks.push(event))
-    return _ended(head, blocks, spent)
+    def whole(self, events: Sequence[Event], spent: Spent) -> Json:
+        """The answer in one piece."""
+        for event in events:
+            list(self._blocks.push(event))
+        return _ended(self._head, self._blocks, spent)
 
 
 def _ended(head: ResponseHead, blocks: Blocks, spent: Spent) -> Json:
@@ -153,7 +153,18 @@ def _part(block: Block, head: ResponseHead, *, text: str | None = None) -> Json:
 
 
 def _logprobs(step: Block | Grown, head: ResponseHead) -> list[Json]:
-    return [] if head.spell is None else [replies.logprob(token, head.spell) for token in step.logprobs]
+    return [] if head.speller is None else [_logprob(token, head.speller) for token in step.logprobs]
+
+
+def _logprob(token: TokenLogprob, speller: Speller) -> Json:
+    return _likely(token.id, token.logprob or 0.0, speller) | {
+        "top_logprobs": [_likely(id_, logprob, speller) for id_, logprob in token.top]
+    }
+
+
+def _likely(token_id: int, logprob: float, speller: Speller) -> Json:
+    raw = speller.spell(token_id)
+    return {"token": token_text(raw), "bytes": list(raw), "logprob": finite(logprob)}
 
 
 def _step(step: Step, head: ResponseHead) -> list[Json]:

@@ -1,6 +1,7 @@
 """The shapes of Anthropic's Messages API (docs.anthropic.com, API reference, "Messages" and "Streaming"). Pure."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,8 +43,8 @@ class MessageHead:
     prompt_tokens: int = 0
 
 
-class MessagesWire:
-    """Implements streaming.Wire: `event:` lines with the type of what follows."""
+class MessageReply:
+    """Implements serving.Reply: `event:` lines with the type of what follows."""
 
     def __init__(self, head: MessageHead) -> None:
         self._head = head
@@ -74,14 +75,13 @@ class MessagesWire:
         """As `Wire`: Anthropic's own event, which its SDK skips."""
         return _event({"type": "ping"})
 
-
-def whole(head: MessageHead, events: list[Event], spent: Spent) -> Json:
-    """The answer in one piece."""
-    blocks = Blocks()
-    for event in events:
-        list(blocks.push(event))
-    reason, sequence = _stop(blocks)
-    return _message(head, [_content(block) for block in blocks.all], reason, sequence, _usage(spent))
+    def whole(self, events: Sequence[Event], spent: Spent) -> Json:
+        """The answer in one piece."""
+        for event in events:
+            list(self._blocks.push(event))
+        reason, sequence = _stop(self._blocks)
+        content = [_content(block) for block in self._blocks.all]
+        return _message(self._head, content, reason, sequence, _usage(spent))
 
 
 def error(problem: EdgekitError) -> Json:
@@ -133,9 +133,10 @@ def _content(block: Block) -> Json:
 def _object(arguments: str) -> Json:
     """A call's arguments; an answer that was cut at its longest length has only a part of them."""
     try:
-        return msgspec.json.decode(arguments, type=dict[str, Any])
+        found: Json = msgspec.json.decode(arguments, type=dict[str, Any])
     except msgspec.DecodeError:
         return {}
+    return found
 
 
 def _step(step: Step) -> Json:
