@@ -92,8 +92,7 @@ def _shortened(vectors: Vectors, dimensions: int | None) -> Vectors:
         raise InvalidRequest(f"dimensions is {dimensions}, but this model's vectors have {size}.", param="dimensions")
     cut = vectors[:, :dimensions]
     lengths = np.linalg.norm(cut, axis=1, keepdims=True)
-    shortened: Vectors = cut / np.where(lengths == 0, 1, lengths)
-    return shortened
+    return (cut / np.where(lengths == 0, 1, lengths)).astype(np.float32)
 
 
 def _reply(vectors: Vectors, body: EmbeddingBody, *, named: str, tokens: int) -> EmbeddingList:

@@ -1,4 +1,4 @@
-"""The API as an OpenAPI 3.1 document (spec.openapis.org/oas/v3.1.0), made of the very structs that the routes use. Pure.
+"""The API as an OpenAPI 3.1 document (spec.openapis.org/oas/v3.1.0), made of the structs that the routes use. Pure.
 
 A room of routes has a table `ROUTES: tuple[Route, ...]` beside its function `routes(...)`, and app.py gives all tables
 to `document`. One entry for each method and path, written as in the document ("/v1/edgekit/models/{id}"):

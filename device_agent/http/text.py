@@ -1,4 +1,4 @@
-"""POST /tokenize, /detokenize and /apply-template, with llama.cpp's shapes. No token is made, so that none is counted."""
+"""POST /tokenize, /detokenize and /apply-template, with llama.cpp's shapes. No token is made, so none is counted."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
