@@ -6,10 +6,10 @@ costs three attempts.
 
 import logging
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from device_agent.http import replies
+from device_agent.http import message_replies, replies
 from device_agent.http.bodies import as_json
 from device_agent.http.settings import HttpSettings
 from edgekit.errors import EdgekitError, Overloaded, RequestTooLarge, RouteError, ServerError
@@ -23,7 +23,7 @@ def install(app: Flask, settings: HttpSettings) -> None:
     def known(problem: EdgekitError) -> Response:
         if problem.http_status >= 500:
             _log.warning("a request could not be served: %s", problem)
-        response = as_json(replies.error(problem), problem.http_status)
+        response = as_json(_shape(problem), problem.http_status)
         if problem.http_status == 503:
             response.headers["Retry-After"] = str(problem.retry_after_s if isinstance(problem, Overloaded) else 1)
         return response
@@ -39,8 +39,14 @@ def install(app: Flask, settings: HttpSettings) -> None:
 
     def unexpected(problem: Exception) -> Response:
         _log.error("bug: a request failed", exc_info=problem)
-        return as_json(replies.error(ServerError("an internal error, described in its log.")), 500)
+        return as_json(_shape(ServerError("an internal error, described in its log.")), 500)
 
     app.register_error_handler(EdgekitError, known)
     app.register_error_handler(HTTPException, routing)
     app.register_error_handler(Exception, unexpected)
+
+
+def _shape(problem: EdgekitError) -> replies.Json:
+    """OpenAI's error object, or Anthropic's where its SDK asks."""
+    here = request.path.removeprefix("/v1")
+    return message_replies.error(problem) if here.startswith("/messages") else replies.error(problem)

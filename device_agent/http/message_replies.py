@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from device_agent.conversation.records import Event, Spent
+from device_agent.http import replies
 from device_agent.http.blocks import Block, Blocks, Closed, Grown, Opened, Step
 from edgekit.errors import EdgekitError
 
@@ -85,11 +86,9 @@ class MessageReply:
 
 
 def error(problem: EdgekitError) -> Json:
-    """Anthropic's error object."""
-    return {
-        "type": "error",
-        "error": {"type": ERROR_TYPES.get(problem.http_status, "api_error"), "message": str(problem)},
-    }
+    """Anthropic's error object; what only OpenAI's has is there too, as in every other route's."""
+    inner = replies.error(problem)["error"] | {"type": ERROR_TYPES.get(problem.http_status, "api_error")}
+    return {"type": "error", "error": inner}
 
 
 def _message(head: MessageHead, content: list[Json], reason: str | None, sequence: str | None, usage: Json) -> Json:

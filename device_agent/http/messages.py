@@ -9,12 +9,34 @@ from device_agent.http import serving
 from device_agent.http.bodies import as_json, json_body
 from device_agent.http.callers import require
 from device_agent.http.chat import directed
+from device_agent.http.dialect_shapes import MessageEvent, MessageObject, TokenCount
 from device_agent.http.message_replies import MessageHead, MessageReply
-from device_agent.http.schema.messages import parse_count, parse_message
+from device_agent.http.openapi import Route
+from device_agent.http.schema.messages import COUNT, MESSAGES, parse_count, parse_message
 from device_agent.http.schema.sampling import check_sampling
 from device_agent.http.services import Services
 from device_agent.http.settings import HttpSettings
 from device_agent.http.visit import Visit
+
+ROUTES = (
+    Route(
+        method="post",
+        path="/v1/messages",
+        summary="Answer a conversation as Anthropic's Messages API does.",
+        scope="infer",
+        request=MESSAGES,
+        reply=MessageObject,
+        events=MessageEvent,
+    ),
+    Route(
+        method="post",
+        path="/v1/messages/count_tokens",
+        summary="Count the tokens of a conversation.",
+        scope="infer",
+        request=COUNT,
+        reply=TokenCount,
+    ),
+)
 
 
 def routes(services: Services, settings: HttpSettings) -> Blueprint:

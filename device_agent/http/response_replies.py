@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from device_agent.conversation.records import Event, Spent
-from device_agent.http import replies, sse
 from device_agent.engine.records import TokenLogprob
+from device_agent.http import replies, sse
 from device_agent.http.blocks import Block, Blocks, Closed, Grown, Opened, Step
 from device_agent.http.spelling import Speller, finite, token_text
 from edgekit.errors import EdgekitError

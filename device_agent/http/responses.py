@@ -10,13 +10,27 @@ from device_agent.http import serving
 from device_agent.http.bodies import json_body
 from device_agent.http.callers import require
 from device_agent.http.chat import directed
+from device_agent.http.dialect_shapes import ResponseEvent, ResponseObject
+from device_agent.http.openapi import Route
 from device_agent.http.response_replies import ResponseHead, ResponseReply
-from device_agent.http.schema.responses import parse_response
+from device_agent.http.schema.responses import RESPONSES, parse_response
 from device_agent.http.schema.sampling import check_sampling
 from device_agent.http.services import Services
 from device_agent.http.settings import HttpSettings
 from device_agent.http.spelling import Speller
 from device_agent.http.visit import Visit
+
+ROUTES = (
+    Route(
+        method="post",
+        path="/v1/responses",
+        summary="Answer an input as OpenAI's Responses API does, without keeping it.",
+        scope="infer",
+        request=RESPONSES,
+        reply=ResponseObject,
+        events=ResponseEvent,
+    ),
+)
 
 
 def routes(services: Services, settings: HttpSettings) -> Blueprint:

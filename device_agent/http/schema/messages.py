@@ -30,7 +30,7 @@ class CacheControl(msgspec.Struct, kw_only=True):
     ttl: str | None = None
 
 
-class Block(msgspec.Struct, kw_only=True):
+class ContentBlock(msgspec.Struct, kw_only=True):
     """A part of a message. `thinking` and its signature are our own answers', and not shown to the model again."""
 
     type: str
@@ -39,7 +39,7 @@ class Block(msgspec.Struct, kw_only=True):
     name: ToolName | None = None
     input: dict[str, Any] | None = None
     tool_use_id: CallId | None = None
-    content: "str | list[Block] | None" = None
+    content: "str | list[ContentBlock] | None" = None
     is_error: bool | None = None
     thinking: str | None = None
     signature: str | None = None
@@ -50,17 +50,17 @@ class Block(msgspec.Struct, kw_only=True):
     cache_control: CacheControl | None = None
 
 
-Blocks = Annotated[list[Block], Meta(max_length=limits.PARTS)]
+ContentBlocks = Annotated[list[ContentBlock], Meta(max_length=limits.PARTS)]
 
 
-class TurnBody(msgspec.Struct, kw_only=True):
+class MessageTurn(msgspec.Struct, kw_only=True):
     """One turn."""
 
     role: Literal["user", "assistant", "system"]
-    content: str | Blocks
+    content: str | ContentBlocks
 
 
-class ToolItem(msgspec.Struct, kw_only=True):
+class MessageTool(msgspec.Struct, kw_only=True):
     """A tool; those with another type than "custom" run at Anthropic."""
 
     name: ToolName
@@ -71,7 +71,7 @@ class ToolItem(msgspec.Struct, kw_only=True):
     cache_control: CacheControl | None = None
 
 
-class Choice(msgspec.Struct, kw_only=True):
+class MessageToolChoice(msgspec.Struct, kw_only=True):
     """`tool_choice`."""
 
     type: Literal["auto", "any", "tool", "none"]
@@ -79,7 +79,7 @@ class Choice(msgspec.Struct, kw_only=True):
     disable_parallel_tool_use: bool | None = None
 
 
-class MetadataBody(msgspec.Struct, kw_only=True):
+class MessageMetadata(msgspec.Struct, kw_only=True):
     """A label that is kept nowhere."""
 
     user_id: Annotated[str, Meta(max_length=limits.NAME_CHARS)] | None = None
@@ -88,11 +88,11 @@ class MetadataBody(msgspec.Struct, kw_only=True):
 class CountBody(msgspec.Struct, kw_only=True):
     """What `count_tokens` takes: the parts of a request that are a part of its prompt."""
 
-    messages: Annotated[list[TurnBody], Meta(min_length=1, max_length=limits.MESSAGES)]
+    messages: Annotated[list[MessageTurn], Meta(min_length=1, max_length=limits.MESSAGES)]
     model: ModelId | None = None
-    system: str | Blocks | None = None
-    tools: Annotated[list[ToolItem], Meta(max_length=limits.TOOLS)] | None = None
-    tool_choice: Choice | None = None
+    system: str | ContentBlocks | None = None
+    tools: Annotated[list[MessageTool], Meta(max_length=limits.TOOLS)] | None = None
+    tool_choice: MessageToolChoice | None = None
 
 
 class MessagesBody(CountBody, kw_only=True):
@@ -104,7 +104,7 @@ class MessagesBody(CountBody, kw_only=True):
     top_k: Annotated[int, Meta(ge=0, lt=1 << 31)] | None = None
     stop_sequences: Annotated[list[StopText], Meta(max_length=limits.STOPS)] | None = None
     stream: bool | None = None
-    metadata: MetadataBody | None = None
+    metadata: MessageMetadata | None = None
     edgekit: Extension | None = None
 
 
@@ -159,7 +159,7 @@ def parse_count(raw: bytes, *, lenient: bool = False) -> AskedMessage:
     return AskedMessage(model=body.model or "", request=request, stream=False)
 
 
-def _tools(items: Sequence[ToolItem]) -> tuple[Tool, ...]:
+def _tools(items: Sequence[MessageTool]) -> tuple[Tool, ...]:
     for index, item in enumerate(items):
         if item.type not in (None, "custom") or item.input_schema is None:
             raise InvalidRequest(
@@ -177,7 +177,7 @@ def _tools(items: Sequence[ToolItem]) -> tuple[Tool, ...]:
     )
 
 
-def _tool_choice(wanted: Choice | None, tools: Sequence[Tool]) -> ToolChoice:
+def _tool_choice(wanted: MessageToolChoice | None, tools: Sequence[Tool]) -> ToolChoice:
     if wanted is None:
         return ToolChoice()
     if wanted.type == "tool":
@@ -207,7 +207,7 @@ def _messages(body: CountBody) -> tuple[Message, ...]:
     return tuple(found)
 
 
-def _answer(blocks: Sequence[Block], where: str, calls: dict[str, str]) -> Message:
+def _answer(blocks: Sequence[ContentBlock], where: str, calls: dict[str, str]) -> Message:
     """An assistant's turn; what it asked of tools is noted in `calls`, names by id."""
     texts, asked = [], []
     for index, block in enumerate(blocks):
@@ -223,7 +223,7 @@ def _answer(blocks: Sequence[Block], where: str, calls: dict[str, str]) -> Messa
     return Message(role="assistant", content="\n".join(texts), tool_calls=tuple(asked))
 
 
-def _asked(role: str, blocks: Sequence[Block], where: str, calls: Mapping[str, str]) -> list[Message]:
+def _asked(role: str, blocks: Sequence[ContentBlock], where: str, calls: Mapping[str, str]) -> list[Message]:
     """A user's turn: what tools gave, one message each, and then what the user says."""
     results, texts = [], []
     for index, block in enumerate(blocks):
@@ -241,7 +241,7 @@ def _asked(role: str, blocks: Sequence[Block], where: str, calls: Mapping[str, s
     return results
 
 
-def _text(content: str | Sequence[Block], where: str, *, first: int = 0) -> str:
+def _text(content: str | Sequence[ContentBlock], where: str, *, first: int = 0) -> str:
     if isinstance(content, str):
         return content
     for index, block in enumerate(content, start=first):

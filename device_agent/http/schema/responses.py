@@ -25,7 +25,7 @@ from edgekit.errors import InvalidRequest
 TEXT_PARTS = ("input_text", "output_text", "text")
 
 
-class Part(msgspec.Struct, kw_only=True):
+class InputPart(msgspec.Struct, kw_only=True):
     """A part of an item. The last two are what our own answers have; other types are known to be refused in words."""
 
     type: str
@@ -37,19 +37,19 @@ class Part(msgspec.Struct, kw_only=True):
     detail: Any = None
 
 
-Parts = Annotated[list[Part], Meta(max_length=limits.PARTS)]
+InputParts = Annotated[list[InputPart], Meta(max_length=limits.PARTS)]
 
 
-class Item(msgspec.Struct, kw_only=True):
+class InputItem(msgspec.Struct, kw_only=True):
     """One item of `input`: a message, a call, what a tool gave, or reasoning, which is not shown to the model again."""
 
     type: str = "message"
     role: str | None = None
-    content: str | Parts | None = None
+    content: str | InputParts | None = None
     call_id: CallId | None = None
     name: Speaker | None = None
     arguments: str | None = None
-    output: str | Parts | None = None
+    output: str | InputParts | None = None
     id: str | None = None
     status: str | None = None
     summary: Any = None
@@ -57,7 +57,7 @@ class Item(msgspec.Struct, kw_only=True):
     phase: Any = None
 
 
-class ToolItem(msgspec.Struct, kw_only=True):
+class ResponseTool(msgspec.Struct, kw_only=True):
     """A tool: here the function's fields stand beside the type."""
 
     type: str
@@ -67,7 +67,7 @@ class ToolItem(msgspec.Struct, kw_only=True):
     strict: bool | None = None
 
 
-class NamedTool(msgspec.Struct, kw_only=True):
+class NamedResponseTool(msgspec.Struct, kw_only=True):
     """`tool_choice` with a name."""
 
     type: str
@@ -84,14 +84,14 @@ class TextFormat(msgspec.Struct, kw_only=True):
     strict: bool | None = None
 
 
-class TextBody(msgspec.Struct, kw_only=True):
+class TextOptions(msgspec.Struct, kw_only=True):
     """`text`."""
 
     format: TextFormat | None = None
     verbosity: Literal["medium"] | None = None
 
 
-class StreamOptions(msgspec.Struct, kw_only=True):
+class ResponseStreamOptions(msgspec.Struct, kw_only=True):
     """Obfuscation is padding, of which there is none."""
 
     include_obfuscation: bool | None = None
@@ -100,7 +100,7 @@ class StreamOptions(msgspec.Struct, kw_only=True):
 class ResponsesBody(msgspec.Struct, kw_only=True):
     """Supported parameters of responses."""
 
-    input: str | Annotated[list[Item], Meta(min_length=1, max_length=limits.MESSAGES)]
+    input: str | Annotated[list[InputItem], Meta(min_length=1, max_length=limits.MESSAGES)]
     model: ModelId | None = None
     instructions: str | None = None
     max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
@@ -110,11 +110,11 @@ class ResponsesBody(msgspec.Struct, kw_only=True):
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     seed: Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    text: TextBody | None = None
+    stream_options: ResponseStreamOptions | None = None
+    text: TextOptions | None = None
     grammar: GrammarBody | None = None
-    tools: Annotated[list[ToolItem], Meta(max_length=limits.TOOLS)] | None = None
-    tool_choice: str | NamedTool | None = None
+    tools: Annotated[list[ResponseTool], Meta(max_length=limits.TOOLS)] | None = None
+    tool_choice: str | NamedResponseTool | None = None
     parallel_tool_calls: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=limits.TOP_LOGPROBS)] | None = None
     include: Annotated[list[str], Meta(max_length=16)] | None = None
@@ -217,7 +217,7 @@ def _top_logprobs(body: ResponsesBody) -> int | None:
     return None
 
 
-def _response_format(text: TextBody | None) -> ResponseFormat | None:
+def _response_format(text: TextOptions | None) -> ResponseFormat | None:
     if text is None or text.format is None:
         return None
     wanted = text.format
@@ -226,19 +226,19 @@ def _response_format(text: TextBody | None) -> ResponseFormat | None:
     return ResponseFormat(type="json_schema", json_schema=JsonSchema(name=wanted.name, schema=wanted.schema))
 
 
-def _tools(items: Sequence[ToolItem]) -> tuple[Tool, ...]:
+def _tools(items: Sequence[ResponseTool]) -> tuple[Tool, ...]:
     return tools_of([_tool(item) for item in items])
 
 
-def _tool(item: ToolItem) -> ToolBody:
+def _tool(item: ResponseTool) -> ToolBody:
     function = None
     if item.name is not None:
         function = Function(name=item.name, description=item.description, parameters=item.parameters)
     return ToolBody(type=item.type, function=function)
 
 
-def _tool_choice(wanted: str | NamedTool | None, tools: Sequence[Tool]) -> ToolChoice:
-    if isinstance(wanted, NamedTool):
+def _tool_choice(wanted: str | NamedResponseTool | None, tools: Sequence[Tool]) -> ToolChoice:
+    if isinstance(wanted, NamedResponseTool):
         named = None if wanted.name is None else Named(name=wanted.name)
         return tool_choice_of(NamedChoice(type=wanted.type, function=named), tools)
     return tool_choice_of(wanted, tools)
@@ -267,14 +267,14 @@ def _messages(body: ResponsesBody) -> tuple[Message, ...]:
     return tuple(found)
 
 
-def _said(item: Item, where: str) -> Message:
-    if item.role not in ROLES or item.role == "tool":
+def _said(item: InputItem, where: str) -> Message:
+    if item.role is None or item.role not in ROLES or item.role == "tool":
         known = ", ".join(role for role in ROLES if role != "tool")
         raise InvalidRequest(f"The role {str(item.role)[:100]!r} is not one of: {known}.", param=f"{where}.role")
     return Message(role=ROLES[item.role], content=_text(item.content, f"{where}.content"))
 
 
-def _call(item: Item, where: str) -> ToolCall:
+def _call(item: InputItem, where: str) -> ToolCall:
     if item.call_id is None or item.name is None:
         raise InvalidRequest("A function_call needs call_id and name.", param=where)
     arguments = (item.arguments or "").strip() or "{}"
@@ -295,7 +295,7 @@ def _add_call(found: list[Message], call: ToolCall) -> None:
         found.append(Message(role="assistant", content="", tool_calls=(call,)))
 
 
-def _result(item: Item, where: str, calls: Mapping[str, str]) -> Message:
+def _result(item: InputItem, where: str, calls: Mapping[str, str]) -> Message:
     if item.call_id is None or item.call_id not in calls:
         raise InvalidRequest(
             "A function_call_output answers an earlier function_call by its call_id.", param=f"{where}.call_id"
@@ -304,7 +304,7 @@ def _result(item: Item, where: str, calls: Mapping[str, str]) -> Message:
     return Message(role="tool", content=content, tool_call_id=item.call_id, name=calls[item.call_id])
 
 
-def _text(content: str | Sequence[Part] | None, where: str) -> str:
+def _text(content: str | Sequence[InputPart] | None, where: str) -> str:
     if content is None:
         raise InvalidRequest("This item needs content.", param=where)
     if isinstance(content, str):
