@@ -85,8 +85,9 @@ class Strategies:
     def chosen(self, written: str) -> str:
         """The name that a model wrote, or began to write; the first one if it did neither."""
         begun = written.strip()
-        fitting = [name for name in self.named if begun and (begun.startswith(name) or name.startswith(begun))]
-        return max(fitting, key=len) if begun in fitting else next(iter(fitting or self.named))
+        if begun in self.named:
+            return begun
+        return next((name for name in self.named if begun and name.startswith(begun)), next(iter(self.named)))
 
 
 # --- the phases -----------------------------------------------------------------------------
@@ -196,8 +197,8 @@ def _read(raw: bytes, where: str, base: Strategies | None) -> Strategies:
     named = {**(base.named if base else {}), **found}
     if len(named) > MAX_STRATEGIES:
         raise UsageError(f"{where}: there are more than {MAX_STRATEGIES} strategies.")
-    own = _converted(tables.get(AUTO, {}), Auto, f"{where}: [{AUTO}]") if AUTO in tables or base is None else None
-    return Strategies(MappingProxyType(named), own or base.auto)
+    auto = base.auto if base and AUTO not in tables else _converted(tables.get(AUTO, {}), Auto, f"{where}: [{AUTO}]")
+    return Strategies(MappingProxyType(named), auto)
 
 
 def _strategy(name: str, table: object, where: str) -> Strategy:
