@@ -5,6 +5,7 @@ import uuid
 from flask import Blueprint, Response
 
 from device_agent.conversation import converse
+from device_agent.conversation.phases import first_phases
 from device_agent.http import serving
 from device_agent.http.bodies import as_json, json_body
 from device_agent.http.callers import require
@@ -17,6 +18,7 @@ from device_agent.http.schema.sampling import check_sampling
 from device_agent.http.services import Services
 from device_agent.http.settings import HttpSettings
 from device_agent.http.visit import Visit
+from edgekit.strategies import packaged
 
 ROUTES = (
     Route(
@@ -66,9 +68,9 @@ def routes(services: Services, settings: HttpSettings) -> Blueprint:
         asked = parse_count(json_body(), lenient=settings.lenient)
         lease = services.models.lease(asked.model)
         try:
-            ids = converse.prompt(lease.model, directed(asked.request, lease.name))
+            first = first_phases(lease.model, directed(asked.request, lease.name), packaged())[0]
         finally:
             lease.release()
-        return as_json({"input_tokens": len(ids)})
+        return as_json({"input_tokens": len(first.generation.prompt)})
 
     return blueprint
