@@ -124,18 +124,33 @@ class Ticket(Protocol):
         """It has ended; again is harmless. From any thread."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What is left of a caller's quotas; a limit that is None is none, and the rest of its line says nothing."""
+
+    requests: int | None = None
+    requests_left: int = 0
+    requests_reset_s: float = 0.0
+    tokens: int | None = None
+    tokens_left: int = 0
+    tokens_reset_s: float = 0.0
+
+
 class Gate(Protocol):
     """Who may come in."""
 
-    def identify(self, credential: str | None) -> Caller:
-        """Who sends this key (None: no key).
+    def identify(self, credential: str | None, *, local: bool) -> Caller:
+        """Who sends this key (None: no key); `local` if a program on this machine does.
 
         Raises Unauthorised for one that is wrong, expired, or missing where one is required. A key that nobody made is
-        as good as none where none is required: SDKs insist on sending one.
+        as good as none where none is required: SDKs insist on sending one. From another machine one always is.
         """
 
     def admit(self, caller: Caller) -> Ticket:
-        """Count a request that makes tokens. Raises QuotaExceeded, StorageFailed."""
+        """Count a request that makes tokens. Raises QuotaExceeded."""
+
+    def standing(self, caller: Caller) -> Standing:
+        """What is left of the caller's quotas."""
 
 
 # --- what was served ------------------------------------------------------------------------
