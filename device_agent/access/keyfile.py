@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from device_agent.access.keys import ADMIN_ID, SCOPES, SECRET_PREFIX, Key, KeyRing, KeyWish, new_secret
-from edgekit.errors import InvalidRequest, StorageFailed, UsageError
+from edgekit.errors import InvalidRequest, RouteError, StorageFailed, UsageError
 from edgekit.files import create_durably, locked, write_durably
 
 KEYS, LOCK, ADMIN_TOKEN = "keys.json", "keys.lock", "admin-token"
@@ -61,6 +61,10 @@ class KeyFile:
                 self._refresh()
             return self._ring
 
+    def all(self) -> tuple[Key, ...]:
+        """Each key but the admin token, revoked ones too."""
+        return self.ring().keys
+
     def find(self, secret: str) -> Key | None:
         """The key, or admin token, with this secret."""
         ring = self.ring()
@@ -86,14 +90,14 @@ class KeyFile:
         return self._change(change)
 
     def revoke(self, key_id: str) -> Key:
-        """The key, which opens nothing any more. Raises InvalidRequest if there is none, or StorageFailed."""
+        """The key, which opens nothing any more. Raises RouteError if there is none, or StorageFailed."""
         if key_id == ADMIN_ID:
             raise InvalidRequest(f"The admin token is renewed by deleting {ADMIN_TOKEN} and starting the agent again.")
 
         def change(ring: KeyRing) -> tuple[KeyRing, Key]:
             found = ring.without(key_id, now=self._clock())
             if found is None:
-                raise InvalidRequest(f"There is no key {key_id[:100]!r}.", param="id")
+                raise RouteError(f"There is no key {key_id[:100]!r}.")
             return found
 
         return self._change(change)

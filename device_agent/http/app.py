@@ -3,7 +3,7 @@
 from flask import Flask, Response, request
 
 from device_agent.engine.records import ModelService
-from device_agent.http import errors, guard, openai, page
+from device_agent.http import cors, errors, guard, openai, page
 from device_agent.http.settings import HttpSettings
 
 
@@ -14,14 +14,19 @@ def create_app(service: ModelService, settings: HttpSettings) -> Flask:
 
     @app.before_request
     def check_sender() -> None:
-        refused = guard.refusal(
+        headers = request.headers
+        sender = guard.Sender(
             method=request.method,
-            host=request.headers.get("Host"),
-            origin=request.headers.get("Origin"),
-            settings=settings,
+            path=request.path,
+            host=headers.get("Host"),
+            origin=headers.get("Origin"),
+            fetch_site=headers.get("Sec-Fetch-Site"),
+            fetch_mode=headers.get("Sec-Fetch-Mode"),
         )
-        if refused:
+        if refused := guard.refusal(sender, settings):
             raise refused
+
+    cors.install(app, settings)
 
     @app.get("/health")
     def health() -> Response:

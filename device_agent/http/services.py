@@ -3,17 +3,19 @@
 The composition root (device_agent/app.py) puts real ones behind them, and tests put fakes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from device_agent.access.keys import Key, KeyWish
+from device_agent.access.keys import Scope as Scope  # noqa: PLC0414 - a part of this contract
 from device_agent.engine.records import EngineState, ModelService
+from device_agent.ledger.report import Column, UsageRow
 from edgekit.manifest import Manifest
 
-Scope = Literal["infer", "admin"]
 Dialect = Literal["chat", "completions", "responses", "messages", "embeddings"]
 
 
@@ -153,6 +155,19 @@ class Gate(Protocol):
         """What is left of the caller's quotas."""
 
 
+class Keys(Protocol):
+    """All keys, for those who give them out."""
+
+    def all(self) -> Sequence[Key]:
+        """Each of them, revoked ones too."""
+
+    def add(self, wish: KeyWish) -> tuple[Key, str]:
+        """A new key, and its secret, which nobody can ask for again. Raises InvalidRequest or StorageFailed."""
+
+    def revoke(self, key_id: str) -> Key:
+        """The key, which opens nothing any more. Raises RouteError if there is none, or StorageFailed."""
+
+
 # --- what was served ------------------------------------------------------------------------
 
 
@@ -187,10 +202,29 @@ class Book(Protocol):
         """Never raises: what cannot be written is logged and counted."""
 
 
+class Usage(Protocol):
+    """What was served, added up."""
+
+    @property
+    def currency(self) -> str | None:
+        """Of the costs in `usage`, None if nothing has a price."""
+
+    def usage(self, *, days: int, group: tuple[Column, ...], key: str | None = None) -> Sequence[UsageRow]:
+        """Sums of the last `days` days, by the columns of `group`; of one key only if it is given ("": no key).
+
+        Raises InvalidRequest if there are too many rows, StorageFailed.
+        """
+
+    def last_used(self) -> Mapping[str, float]:
+        """When each key was used last, by the hour. Raises StorageFailed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything behind the door. `books` hear of every request."""
+    """Everything behind the door. `books` hear of every request. Without `keys` or `usage`, their routes are missing."""
 
     models: Models
     gate: Gate
     books: tuple[Book, ...] = ()
+    keys: Keys | None = None
+    usage: Usage | None = None

@@ -117,6 +117,11 @@ class Ledger:
                 self._written >= wanted
             )
 
+    @property
+    def currency(self) -> str | None:
+        """Of the costs in `usage`, None if nothing has a price."""
+        return None if self.settings.prices is None else self.settings.prices.currency
+
     def usage(self, *, days: int, group: tuple[Column, ...], key: str | None = None) -> list[UsageRow]:
         """Sums of the last `days` days, by the columns of `group`; of one key only if it is given ("": no key).
 

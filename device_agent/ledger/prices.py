@@ -16,7 +16,6 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from edgekit.errors import UsageError
@@ -45,7 +44,7 @@ class Prices:
     """Prices by model, or "model:adapter", or "*" for all others."""
 
     currency: str
-    models: Mapping[str, Price] = MappingProxyType({})
+    models: Mapping[str, Price]
 
     def price(self, model: str, adapter: str | None) -> Price | None:
         """The most particular one there is."""
