@@ -28,7 +28,9 @@ ADMIN_ID = "admin"
 MOST_KEYS = 1_000
 MOST_NAME_CHARS = 64
 MOST_FILE_BYTES = 4 << 20
+MOST_TOKENS_PER_DAY = 1 << 53
 MOST_REQUESTS_PER_MINUTE = 100_000
+MOST_CONCURRENT = 10_000
 _FORMAT = 1
 _SALT_BYTES = 16
 _HEX = re.compile(r"[0-9a-f]+")
@@ -176,9 +178,12 @@ def check(wish: KeyWish, *, now: float) -> None:
         raise InvalidRequest(f"A key's name has 1 to {MOST_NAME_CHARS} printable characters.", param="name")
     if not wish.scopes or set(wish.scopes) - set(SCOPES):
         raise InvalidRequest(f"A key has one or more of the scopes {', '.join(SCOPES)}.", param="scopes")
-    limits = {"tokens_per_day": 1 << 53, "requests_per_minute": MOST_REQUESTS_PER_MINUTE, "concurrent": 10_000}
-    for param, most in limits.items():
-        wanted: int | None = getattr(wish.quotas, param)
+    quotas = wish.quotas
+    for param, wanted, most in (
+        ("tokens_per_day", quotas.tokens_per_day, MOST_TOKENS_PER_DAY),
+        ("requests_per_minute", quotas.requests_per_minute, MOST_REQUESTS_PER_MINUTE),
+        ("concurrent", quotas.concurrent, MOST_CONCURRENT),
+    ):
         if wanted is not None and not 0 <= wanted <= most:
             raise InvalidRequest(f"{param} must be from 0 to {most:,}.", param=param)
     if wish.expires_at is not None and not now < wish.expires_at < 1 << 53:

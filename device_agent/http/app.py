@@ -2,13 +2,32 @@
 
 from flask import Flask, Response, request
 
-from device_agent.engine.records import ModelService
-from device_agent.http import cors, errors, guard, openai, page
+from device_agent.http import (
+    callers,
+    chat,
+    completions,
+    cors,
+    embeddings,
+    errors,
+    guard,
+    keys,
+    openapi,
+    page,
+    text,
+    usage,
+)
+from device_agent.http.bodies import as_json
+from device_agent.http.services import Services
 from device_agent.http.settings import HttpSettings
+from edgekit import __version__
+
+API = (chat, completions, embeddings, text, usage, keys)
+"""Rooms of the API; each has routes(services, settings), whose blueprint is mounted at `/v1`, and at `/` as llama.cpp
+has it."""
 
 
-def create_app(service: ModelService, settings: HttpSettings) -> Flask:
-    """Routes of `service`: OpenAI's API at `/v1` and `/`, the health check, and the chat page."""
+def create_app(services: Services, settings: HttpSettings) -> Flask:
+    """The API of what `services` has, the health check, and the page."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_limit_bytes
 
@@ -26,15 +45,23 @@ def create_app(service: ModelService, settings: HttpSettings) -> Flask:
         if refused := guard.refusal(sender, settings):
             raise refused
 
-    cors.install(app, settings)
+    cors.install(app, settings)  # before callers are asked for keys: a browser's preflight has none
+    callers.install(app, services.gate)
 
     @app.get("/health")
     def health() -> Response:
-        return openai.as_json({"status": "ok"})
+        return as_json({"status": "ok"})
 
-    api = openai.routes(service, settings)
-    app.register_blueprint(api, url_prefix="/v1")
-    app.register_blueprint(api, name="openai_bare")
+    tables = [room.ROUTES for room in API]
+
+    @app.get("/openapi.json")
+    def description() -> Response:
+        return as_json(openapi.document([route for table in tables for route in table], version=__version__))
+
+    for room in API:
+        blueprint = room.routes(services, settings)
+        app.register_blueprint(blueprint, url_prefix="/v1")
+        app.register_blueprint(blueprint, name=f"{blueprint.name}_bare")
     app.register_blueprint(page.routes())
     app.after_request(page.harden)
     errors.install(app, settings)

@@ -5,6 +5,7 @@ Cookies are never used, so credentials need no permission: keys travel in a head
 """
 
 import re
+
 from flask import Flask, Response, request
 from werkzeug.datastructures import Headers
 

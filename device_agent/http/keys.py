@@ -1,101 +1,116 @@
 """Keys over HTTP, for admins: `/v1/edgekit/keys`. Secrets are told once, and never listed."""
 
-import msgspec
+from collections.abc import Mapping
+
 from flask import Blueprint, Response
+from msgspec import Struct, structs
 
-from device_agent.access.keys import MOST_NAME_CHARS, Key, KeyWish, Quotas, Scope
-from device_agent.http import callers
+from device_agent.access.keys import Key, Scope
 from device_agent.http.bodies import as_json, json_body
-from device_agent.http.services import Services
+from device_agent.http.callers import require
+from device_agent.http.openapi import Route
+from device_agent.http.schema.form import read
+from device_agent.http.schema.keys import KEY, wish_of
+from device_agent.http.services import Keys, Services
 from device_agent.http.settings import HttpSettings
-from edgekit.errors import InvalidRequest, StorageFailed
-
-Entry = dict[str, object]
+from edgekit.errors import RouteError, StorageFailed
 
 
-class _Wish(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """The body of a request for a new key. Times are Unix seconds."""
+class KeyReply(Struct, kw_only=True):
+    """A key, but for its secret. Times are Unix seconds; `last_used` is known by the hour."""
 
+    object: str = "edgekit.key"
+    id: str
     name: str
-    scopes: tuple[Scope, ...] = ("infer",)
-    tokens_per_day: int | None = None
-    requests_per_minute: int | None = None
-    concurrent: int | None = None
-    expires_at: int | None = None
+    scopes: list[Scope]
+    tokens_per_day: int | None
+    requests_per_minute: int | None
+    concurrent: int | None
+    created: int
+    expires_at: int | None
+    last_used: int | None
+    revoked: bool
 
 
-def routes(services: Services, _: HttpSettings) -> Blueprint:
-    """A blueprint to be mounted at `/` and at `/v1`; empty if there are no keys to give out."""
+class NewKeyReply(KeyReply, kw_only=True):
+    """A key that was just made. Nobody can ask for `key`, its secret, again."""
+
+    key: str
+
+
+class KeyList(Struct, kw_only=True):
+    """All keys but the admin token, revoked ones too."""
+
+    object: str = "list"
+    data: list[KeyReply]
+
+
+_PATH = "/v1/edgekit/keys"
+ROUTES = (
+    Route(method="get", path=_PATH, summary="List the keys.", scope="admin", reply=KeyList),
+    Route(
+        method="post",
+        path=_PATH,
+        summary="Make a key; its secret is told this once.",
+        scope="admin",
+        request=KEY,
+        reply=NewKeyReply,
+    ),
+    Route(method="delete", path=f"{_PATH}/{{id}}", summary="Revoke a key.", scope="admin", reply=KeyReply),
+)
+
+
+def routes(services: Services, settings: HttpSettings) -> Blueprint:
+    """A blueprint to be mounted at `/` and at `/v1`."""
     blueprint = Blueprint("keys", __name__)
-    if services.keys is None:
-        return blueprint
-    keys = services.keys
 
     @blueprint.get("/edgekit/keys")
     def listed() -> Response:
-        callers.require("admin")
+        require("admin")
         used = _last_used(services)
-        return as_json({"object": "list", "data": [entry(key, used.get(key.id)) for key in keys.all()]})
+        return as_json(KeyList(data=[_reply(key, used) for key in _keys(services).all()]))
 
     @blueprint.post("/edgekit/keys")
     def added() -> Response:
-        callers.require("admin")
-        key, secret = keys.add(parse(json_body()))
-        return as_json(entry(key, None) | {"key": secret}, 201)
+        require("admin")
+        wish = wish_of(read(json_body(), KEY, lenient=settings.lenient))
+        key, secret = _keys(services).add(wish)
+        return as_json(NewKeyReply(**structs.asdict(_reply(key, {})), key=secret))
 
-    @blueprint.delete("/edgekit/keys/<key_id>")
-    def revoked(key_id: str) -> Response:
-        callers.require("admin")
-        key = keys.revoke(key_id)
-        return as_json(entry(key, _last_used(services).get(key.id)))
+    @blueprint.delete("/edgekit/keys/<id>")
+    def revoked(id: str) -> Response:  # noqa: A002 - the document's name for it
+        require("admin")
+        key = _keys(services).revoke(id)
+        return as_json(_reply(key, _last_used(services)))
 
     return blueprint
 
 
-def parse(body: bytes) -> KeyWish:
-    """What a body asks for. Raises InvalidRequest, naming the parameter."""
-    try:
-        wish = msgspec.json.decode(body, type=_Wish)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"This asks for no key: {error}", param=_param(str(error))) from error
-    quotas = Quotas(
-        tokens_per_day=wish.tokens_per_day, requests_per_minute=wish.requests_per_minute, concurrent=wish.concurrent
+def _keys(services: Services) -> Keys:
+    if services.keys is None:
+        raise RouteError("This agent has no keys.")
+    return services.keys
+
+
+def _reply(key: Key, used: Mapping[str, float]) -> KeyReply:
+    at = used.get(key.id)
+    return KeyReply(
+        id=key.id,
+        name=key.name,
+        scopes=list(key.scopes),
+        tokens_per_day=key.quotas.tokens_per_day,
+        requests_per_minute=key.quotas.requests_per_minute,
+        concurrent=key.quotas.concurrent,
+        created=key.created,
+        expires_at=key.expires_at,
+        last_used=None if at is None else int(at),
+        revoked=key.revoked_at is not None,
     )
-    return KeyWish(name=wish.name, scopes=wish.scopes, quotas=quotas, expires_at=wish.expires_at)
 
 
-def entry(key: Key, last_used: float | None) -> Entry:
-    """A key as the API shows it."""
-    return {
-        "id": key.id,
-        "object": "edgekit.key",
-        "name": key.name,
-        "scopes": list(key.scopes),
-        "tokens_per_day": key.quotas.tokens_per_day,
-        "requests_per_minute": key.quotas.requests_per_minute,
-        "concurrent": key.quotas.concurrent,
-        "created": key.created,
-        "expires_at": key.expires_at,
-        "last_used": None if last_used is None else int(last_used),
-        "revoked": key.revoked_at is not None,
-    }
-
-
-def _last_used(services: Services) -> dict[str, float]:
-    """Missing rather than an error where the ledger cannot be read: keys must be revocable also then."""
-    if services.usage is None:
-        return {}
+def _last_used(services: Services) -> Mapping[str, float]:
+    """Nothing rather than an error where the ledger cannot be read: keys must be revocable also then."""
     try:
-        return dict(services.usage.last_used())
+        return {} if services.usage is None else services.usage.last_used()
     except StorageFailed:
         return {}
-
-
-def _param(problem: str) -> str | None:
-    """The field that msgspec's message names, such as "... - at `$.scopes[0]`" or "... unknown field `x`"."""
-    if "`$." in problem:
-        return problem.rpartition("`$.")[2].rstrip("`").split("[")[0].split(".")[0][:MOST_NAME_CHARS]
-    for words in ("unknown field `", "required field `"):
-        if words in problem:
-            return problem.rpartition(words)[2].partition("`")[0][:MOST_NAME_CHARS]
-    return None

@@ -221,7 +221,7 @@ class Usage(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything behind the door. `books` hear of every request. Without `keys` or `usage`, their routes are missing."""
+    """Everything behind the door. `books` hear of every request; `keys` or `usage` that is None is not found."""
 
     models: Models
     gate: Gate

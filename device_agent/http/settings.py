@@ -28,6 +28,8 @@ class HttpSettings:
     Of `connection_limit` open connections those that have been idle longest make room for new ones; `header_s` and
     `body_s` are how long a client may take to send a request's headers, and all of it. `idle_s` is how long a
     connection may stay open between requests, or not take what is sent to it.
+
+    A `lenient` agent drops parameters that it does not know instead of refusing them, for programs that send extras.
     """
 
     allowed_hosts: frozenset[str] = frozenset()
@@ -44,6 +46,7 @@ class HttpSettings:
     body_s: float = 60.0
     idle_s: float = 120.0
     drain_s: float = 5.0
+    lenient: bool = False
 
     @classmethod
     def listening_on(
