@@ -64,8 +64,9 @@ def routes(services: Services, settings: HttpSettings) -> Blueprint:
         body = read(json_body(), TOKENIZE, lenient=settings.lenient)
         with leased(body.model) as model:
             ids = _ids(model, body.content, special=bool(body.add_special))
-            pieces = [TokenPiece(id=one, piece=_piece(model.token_bytes(one))) for one in ids if body.with_pieces]
-        return as_json(Tokenized(tokens=pieces or list(ids)))
+            if not body.with_pieces:
+                return as_json(Tokenized(tokens=list(ids)))
+            return as_json(Tokenized(tokens=[TokenPiece(id=one, piece=_piece(model.token_bytes(one))) for one in ids]))
 
     @blueprint.post("/detokenize")
     def detokenize() -> Response:
