@@ -33,7 +33,8 @@ def test_what_is_no_name(text: str) -> None:
     ids=lambda versions: versions[-1],
 )
 def test_versions_are_ordered_as_people_count(ordered: list[str]) -> None:
-    assert sorted(ordered[::-1], key=names.version_order) == ordered
+    backwards = ordered[::-1]
+    assert sorted(backwards, key=names.version_order) == ordered
 
 
 def test_what_was_built_when_is_no_part_of_the_order() -> None:

@@ -9,6 +9,7 @@ import pytest
 from device_agent.shelf import scan as room
 from device_agent.shelf.scan import named, scan
 from edgekit import contract
+from edgekit.bundle import Bundle, open_bundle
 from edgekit.errors import CorruptBundle, NotABundle
 from tests.device_agent.bundles import ENCODER, TINY, copy_to, set_fields
 from tests.device_agent.shelf.shelves import entry
@@ -112,10 +113,8 @@ def test_a_name_goes_before_another_bundles_name_and_version() -> None:
 
 
 def test_a_bundle_that_is_replaced_while_it_is_read_is_a_fault(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = room.open_bundle
-
-    def replaced(folder: Path) -> object:
-        bundle = read(folder)
+    def replaced(folder: Path) -> Bundle:
+        bundle = open_bundle(folder)
         if folder.name == "one":
             set_fields(version="2")(folder)
         return bundle
