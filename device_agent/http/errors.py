@@ -10,7 +10,7 @@ from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from device_agent.http import replies
-from device_agent.http.openai import as_json
+from device_agent.http.bodies import as_json
 from device_agent.http.settings import HttpSettings
 from edgekit.errors import EdgekitError, Overloaded, RequestTooLarge, RouteError, ServerError
 

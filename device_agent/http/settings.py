@@ -13,7 +13,8 @@ class HttpSettings:
     `any_address` lets it carry every literal IP address (see guard.py). `heartbeat_s` is how long a stream may be
     silent before a comment is sent, `poll_s` how often a waiting request looks whether its client is still there.
     Each running request holds one of `threads`; keep them above the engine's queue, so that /health always answers.
-    `drain_s` is how long running requests may take to finish once the server is asked to stop.
+    `drain_s` is how long running requests may take to finish once the server is asked to stop. A `lenient` agent drops
+    parameters that it does not know instead of refusing them, for programs that send extras.
     """
 
     allowed_hosts: frozenset[str] = frozenset()
@@ -25,6 +26,7 @@ class HttpSettings:
     connection_limit: int = 200
     idle_timeout_s: int = 120
     drain_s: float = 5.0
+    lenient: bool = False
 
     @classmethod
     def listening_on(cls, host: str, *, names: tuple[str, ...] = ()) -> Self:
