@@ -1,4 +1,4 @@
-"""What a request calls a model, taken apart: `base[:adapter][@strategy]`. Pure."""
+"""What a request calls a model, taken apart: `[base][:adapter][@strategy]`. Pure."""
 
 import re
 from collections.abc import Iterable
@@ -6,19 +6,22 @@ from collections.abc import Iterable
 from device_agent.http.services import ModelName
 
 DEFAULT = "default"
-"""Stands for the active model, unless a bundle is called so."""
+"""Stands for the active model, as no name at all does, unless a bundle is called so."""
 
 MOST_CHARS = 600
 MOST_LISTED = 20
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}"
-_NAME = re.compile(rf"(?P<base>{_PART})(?::(?P<adapter>{_PART}))?(?:@(?P<strategy>{_PART}))?", re.ASCII)
+_NAME = re.compile(rf"(?P<base>{_PART})?(?::(?P<adapter>{_PART}))?(?:@(?P<strategy>{_PART}))?", re.ASCII)
 
 
 def parse(asked: str) -> ModelName | None:
-    """The parts of a name, None if it is none: names have the manifest's characters, so that `:` and `@` are free."""
+    """The parts of a name, None if it is none: names have the manifest's characters, so that `:` and `@` are free.
+
+    Without a base it is the active model's, `DEFAULT`.
+    """
     match = _NAME.fullmatch(asked) if len(asked) <= MOST_CHARS else None
-    return match and ModelName(base=match["base"], adapter=match["adapter"], strategy=match["strategy"])
+    return match and ModelName(base=match["base"] or DEFAULT, adapter=match["adapter"], strategy=match["strategy"])
 
 
 def listed(names: Iterable[str]) -> str:

@@ -13,10 +13,10 @@ def test_any_text_is_a_name_or_is_none(text: str) -> None:
     if found is not None:
         adapter = f":{found.adapter}" if found.adapter else ""
         strategy = f"@{found.strategy}" if found.strategy else ""
-        assert found.base + adapter + strategy == text
+        assert text in {found.base + adapter + strategy, adapter + strategy}
 
 
-@pytest.mark.parametrize("text", ["a@b:c", "a::b", ":a", "@a", "a:b:c", "a@b@c", "a ", "a\n", "ä", "a/b", "a" * 201])
+@pytest.mark.parametrize("text", ["a@b:c", "a::b", ":", "@", "a:b:c", "a@b@c", "a ", "a\n", "ä", "a/b", "a" * 201])
 def test_what_is_no_name(text: str) -> None:
     assert names.parse(text) is None
 

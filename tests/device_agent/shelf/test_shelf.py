@@ -324,6 +324,8 @@ def test_unload_is_done_when_it_returns_unless_somebody_uses_it(shelf_of: Make, 
         ("a:poet@step-by-step", ModelName(base="a", adapter="poet", strategy="step-by-step")),
         ("default", ModelName(base="a")),
         ("default:poet", ModelName(base="a", adapter="poet")),
+        ("", ModelName(base="a")),
+        (":poet@direct", ModelName(base="a", adapter="poet", strategy="direct")),
     ],
 )
 def test_a_request_names_a_model_an_adapter_and_a_strategy(shelf_of: Make, asked: str, name: ModelName) -> None:
@@ -338,7 +340,6 @@ def test_a_request_names_a_model_an_adapter_and_a_strategy(shelf_of: Make, asked
     ("asked", "known"),
     [
         ("c", "b, a"),
-        ("", "b, a"),
         ("b:", "b, a"),
         ("b:poet:poet", "b, a"),
         ("../b", "b, a"),
