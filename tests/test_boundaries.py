@@ -31,7 +31,17 @@ EXCEPTIONS = {
 NEVER_ON_A_DEVICE = {"torch", "transformers", "optimum", "onnx", "safetensors", "gguf", "export"}
 MAX_LINES = 500
 SOURCE_SUFFIXES = {".py", ".js", ".css", ".html", ".toml", ".sh"}
-SKIPPED_FOLDERS = {".git", ".venv", ".venv-device", ".cache", "build", "dist", "__pycache__", "edgekit.egg-info"}
+SKIPPED_FOLDERS = {
+    ".git",
+    ".venv",
+    ".venv-device",
+    ".venv-clients",
+    ".cache",
+    "build",
+    "dist",
+    "__pycache__",
+    "edgekit.egg-info",
+}
 
 
 def _tree() -> list[Path]:
