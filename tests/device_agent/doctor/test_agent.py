@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -28,16 +29,32 @@ GOOD: Table = {
 }
 
 
-def examined(changed: Table) -> dict[str, Finding]:
-    table = GOOD | changed
+@dataclass(frozen=True)
+class Canned:
+    """Implements records.Ask: answers of a table, and a 500 for what is not in it."""
 
-    def ask(method: str, path: str, *, body: object = None, headers: Mapping[str, str] | None = None) -> Reply:
-        status, value = table.get((method, path), (500, {"error": {}}))
+    table: Table
+
+    def __call__(
+        self, method: str, path: str, *, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        status, value = self.table.get((method, path), (500, {"error": {}}))
         if headers:
-            status, value = table.get(("cross", path), (403, {}))
+            status, value = self.table.get(("cross", path), (403, {}))
         return Reply(status, {"content-type": "application/json"}, json.dumps(value).encode())
 
-    return {finding.check: finding for finding in examine(ask)}
+
+class Nobody:
+    """Implements records.Ask: there is none."""
+
+    def __call__(
+        self, method: str, path: str, *, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        raise ConnectionRefusedError("connection refused")
+
+
+def examined(changed: Table) -> dict[str, Finding]:
+    return {finding.check: finding for finding in examine(Canned(GOOD | changed))}
 
 
 def test_what_is_right_is_green_and_what_fails_does_not_end_the_examination() -> None:
@@ -73,9 +90,6 @@ def test_an_agent_that_wants_a_key_says_so_and_nothing_else_is_asked() -> None:
 
 
 def test_nobody_at_that_address_is_one_finding() -> None:
-    def ask(method: str, path: str, *, body: object = None, headers: Mapping[str, str] | None = None) -> Reply:
-        raise ConnectionRefusedError("connection refused")
-
-    (finding,) = examine(ask)
+    (finding,) = examine(Nobody())
     assert (finding.check, finding.status) == ("models", "red")
     assert "address" in finding.hint
