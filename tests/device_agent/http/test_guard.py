@@ -79,7 +79,9 @@ def test_the_agents_own_page_may_post(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "DELETE"])
-@pytest.mark.parametrize("path", ["/", "/health", "/v1/models", "/v1/usage", "/openapi.json", "/web/app.js", "/nowhere"])
+@pytest.mark.parametrize(
+    "path", ["/", "/health", "/v1/models", "/v1/usage", "/openapi.json", "/web/app.js", "/nowhere"]
+)
 def test_a_page_of_another_site_gets_nothing(client: FlaskClient, method: str, path: str) -> None:
     answer = client.open(path, method=method, headers={"Origin": "http://evil.example"})
     assert answer.status_code == 403
