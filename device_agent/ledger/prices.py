@@ -16,9 +16,13 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgekit.errors import UsageError
+
+FILE = "prices.toml"
+"""Where it is looked for: in EDGEKIT_HOME."""
 
 ANY_MODEL = "*"
 _MILLION = 1_000_000
@@ -92,3 +96,13 @@ def _amount(where: str, value: object) -> float:
 def _only(found: Mapping[str, object], known: set[str], where: str) -> None:
     if strange := sorted(set(found) - known):
         raise UsageError(f"{where} has {strange[0]!r}, which is none of {', '.join(sorted(known))}.")
+
+
+def load(path: Path) -> Prices | None:
+    """The table in a file, None if there is no such file. Raises UsageError."""
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as text: {error}") from error
