@@ -9,12 +9,16 @@ from device_agent.http.schema.completions import AskedCompletion, parse_completi
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
-def chat(*, lenient: bool = False, **fields: Any) -> AskedChat:
-    return parse_chat(json.dumps({"model": "tiny", "messages": HELLO} | fields).encode(), lenient=lenient)
+def chat(**fields: Any) -> AskedChat:
+    return parse_chat(json.dumps({"model": "tiny", "messages": HELLO} | fields).encode())
 
 
-def completion(*, lenient: bool = False, **fields: Any) -> AskedCompletion:
-    return parse_completion(json.dumps({"model": "tiny", "prompt": "Hello"} | fields).encode(), lenient=lenient)
+def lenient_chat(**fields: Any) -> AskedChat:
+    return parse_chat(json.dumps({"model": "tiny", "messages": HELLO} | fields).encode(), lenient=True)
+
+
+def completion(**fields: Any) -> AskedCompletion:
+    return parse_completion(json.dumps({"model": "tiny", "prompt": "Hello"} | fields).encode())
 
 
 def function(name: str = "look", **fields: Any) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def test_a_wrong_message_is_refused_by_its_place(messages: Any, param: str) -> N
 
 
 def test_an_image_is_refused_in_words() -> None:
-    with pytest.raises(InvalidRequest, match="reads text only.*image_url"):
+    with pytest.raises(InvalidRequest, match=r"reads text only.*image_url"):
         chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])
 
 

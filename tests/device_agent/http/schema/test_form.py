@@ -13,7 +13,7 @@ from device_agent.http.schema import form
 from device_agent.http.schema.chat import CHAT, AskedChat, parse_chat
 from device_agent.http.schema.completions import COMPLETIONS, AskedCompletion, parse_completion
 from edgekit.errors import InvalidRequest
-from tests.device_agent.http.schema.bodies import HELLO, chat, completion, function
+from tests.device_agent.http.schema.bodies import HELLO, chat, completion, function, lenient_chat
 
 START = b'{"model":"tiny","messages":[{"role":"user","content":"a"}]'
 
@@ -178,20 +178,20 @@ def test_a_value_that_would_be_ignored_is_refused_by_name(parse: Any, name: str,
     ],
 )
 def test_a_lenient_agent_drops_what_it_does_not_know(fields: Any) -> None:
-    assert chat(lenient=True, **fields) == chat()
+    assert lenient_chat(**fields) == chat()
 
 
 @pytest.mark.parametrize("fields", [{"temperature": 5}, {"n": 0}, {"messages": []}, {"user": 5}, {"top_logprobs": 3}])
 def test_a_lenient_agent_still_checks_what_it_knows(fields: Any) -> None:
     with pytest.raises(InvalidRequest):
-        chat(lenient=True, **fields)
+        lenient_chat(**fields)
 
 
 def test_a_lenient_agent_logs_each_name_once(caplog: pytest.LogCaptureFixture) -> None:
     form._dropped.cache_clear()
     with caplog.at_level(logging.INFO):
         for _ in range(3):
-            chat(lenient=True, temprature="secret", guided_jason=1)
+            lenient_chat(temprature="secret", guided_jason=1)
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
     assert "temprature" in caplog.text
     assert "secret" not in caplog.text
