@@ -23,7 +23,7 @@ from jinja2.utils import Cycler, Joiner, Namespace
 from edgekit.errors import TemplateError
 from edgekit.sandbox.budget import ITEM, Budget
 from edgekit.sandbox.growth import FILTERS, GLANCES, MAX_WIDTH, METHODS, Bound, braced, combined, formatted
-from edgekit.sandbox.metering import CONCAT, STEP, WEIGHED, metered
+from edgekit.sandbox.metering import CONCAT, SLICED, STEP, WEIGHED, metered
 
 _CLASSES = (Cycler, Joiner, Namespace)
 _MOST_DATE_CHARS = 200
@@ -64,7 +64,7 @@ class MeteredEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         ours: dict[str, Callable[..., Any]] = {"tojson": _tojson, "safe": str, "e": _escape, "escape": _escape}
         found = {**self.filters, **ours}
         self.filters = {name: self._metered(name, found[name], bound) for name, bound in FILTERS.items()}
-        self.filters |= {STEP: self._step, WEIGHED: self._weighed, CONCAT: self._concat}
+        self.filters |= {STEP: self._step, WEIGHED: self._weighed, SLICED: self._sliced, CONCAT: self._concat}
         self.finalize = self._finalised
 
     def compiled(self, source: str) -> jinja2.Template:
@@ -93,6 +93,13 @@ class MeteredEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         self.budget.read(self.budget.weigh(value))
         return value
 
+    def _sliced(self, value: Any) -> Any:
+        """What is about to be sliced, which makes a copy."""
+        self.budget.step()
+        if hasattr(value, "__len__"):
+            self.budget.make(len(value) if isinstance(value, str) else ITEM * len(value))
+        return value
+
     def _concat(self, parts: list[Any]) -> str:
         self.budget.step()
         self.budget.make(sum(map(self.budget.weigh, parts)))
@@ -110,12 +117,6 @@ class MeteredEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         self.budget.step()
         self.budget.make(combined(self.budget, operator, left, right))
         return super().call_binop(context, operator, left, right)
-
-    def getitem(self, obj: Any, argument: Any) -> Any:
-        """An item; slices are copies."""
-        if isinstance(argument, slice) and hasattr(obj, "__len__"):
-            self.budget.make(len(obj) if isinstance(obj, str) else ITEM * len(obj))
-        return super().getitem(obj, argument)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """`str.format`, measured."""

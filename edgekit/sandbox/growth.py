@@ -126,9 +126,9 @@ FILTERS: Mapping[str, Bound] = MappingProxyType(
 )
 """Filters that templates find, with a bound of what they add to the weight of what they are given."""
 
-_PERCENT = re.compile(r"%(?:\([^()]*\))?[-+ #0]*(?P<width>[0-9]*|\*)(?:\.(?P<precision>[0-9]*|\*))?")
+_PERCENT = re.compile(r"%(?:\([^()]*\))?[-+ #0]*(?P<width>\*|[0-9]*)(?:\.(?P<precision>\*|[0-9]*))?")
 _MOST_DIGITS = 3
-_WIDEST = 2 * 10**_MOST_DIGITS
+_WIDEST = 2_000
 
 
 def formatted(budget: Budget, form: str, arguments: object) -> int:
@@ -157,7 +157,7 @@ def _too_wide() -> TemplateError:
     return TemplateError("it formats into columns that are too wide")
 
 
-def combined(budget: Budget, operator: str, left: Any, right: Any) -> int:
+def combined(budget: Budget, operator: str, left: object, right: object) -> int:
     """Weight of `left operator right`, for those of + * % ** that make something larger."""
     if isinstance(left, int | float) and isinstance(right, int | float):
         if isinstance(left, int) and isinstance(right, int):
@@ -167,7 +167,7 @@ def combined(budget: Budget, operator: str, left: Any, right: Any) -> int:
         return budget.weigh(left) + budget.weigh(right)
     if operator == "*":
         times, what = (left, right) if isinstance(left, int) else (right, left)
-        return budget.weigh(what) * max(int(times), 1) if isinstance(times, int) else 0
+        return budget.weigh(what) * max(times, 1) if isinstance(times, int) else 0
     if operator == "%" and isinstance(left, str):
         return formatted(budget, left, right)
     return 0

@@ -6,7 +6,7 @@ from typing import cast
 from jinja2 import Environment, TemplateSyntaxError, nodes
 from jinja2.visitor import NodeTransformer
 
-STEP, WEIGHED, CONCAT = "count steps", "weigh a value", "put texts together"
+STEP, WEIGHED, SLICED, CONCAT = "count steps", "weigh a value", "copy a part", "put texts together"
 """Filters that only this module can name: a template's own have no spaces."""
 
 _NODES_A_STEP = 16
@@ -67,6 +67,12 @@ class _Meter(NodeTransformer):
         self.generic_visit(node)
         parts = cast("nodes.List", nodes.List(node.nodes).set_lineno(node.lineno))
         return _filtered(CONCAT, parts)
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
+        self.generic_visit(node)
+        if isinstance(node.arg, nodes.Slice):
+            node.node = _filtered(SLICED, node.node)
+        return node
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
         self.generic_visit(node)
