@@ -71,7 +71,7 @@ def test_what_nobody_can_change_is_no_fault(changed: dict[str, Any]) -> None:
 def test_this_machine_can_be_looked_at(tmp_path: Path) -> None:
     good, bad = tmp_path / "store" / "good", tmp_path / "store" / "bad"
     good.parent.mkdir()
-    copy_to(good)
+    copy_to(good.parent)
     bad.mkdir()
     (bad / "bundle.json").write_text("{}", encoding="utf-8")
     facts = probe(tmp_path / "new" / "home", bundles_in(tmp_path / "store"), now=2e9)
