@@ -22,13 +22,13 @@ from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from device_agent import Model
 from device_agent.engine.records import EngineSettings, Generation, Sampling
 from edgekit.chat import Message
 
+ROOT = Path(__file__).parents[2]
 BAN = -100.0
 Ask = Callable[[str], float]
 
