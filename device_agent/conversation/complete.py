@@ -87,10 +87,9 @@ class Completion:
         self._merged = merged
         self._request = request
         self._texts = texts
-        self._running = len(texts) * request.choices
         self._events: deque[Event] = deque()
         if request.echo and request.top_logprobs is None:
-            self._events.extend(self._echo(number) for number in range(self._running))
+            self._events.extend(self._echo(number) for number in range(len(texts) * request.choices))
 
     def next(self, timeout_s: float | None = None) -> Event | None:
         """As records.Exchange."""
@@ -101,7 +100,7 @@ class Completion:
     @property
     def ended(self) -> bool:
         """As records.Exchange."""
-        return not self._running and not self._events
+        return self._merged.ended and not self._events
 
     @property
     def spent(self) -> Spent:
@@ -119,7 +118,6 @@ class Completion:
         if piece.text or (piece.logprobs and wanted):
             self._events.append(Said(text=piece.text, logprobs=piece.logprobs if wanted else (), choice=number))
         if piece.finish:
-            self._running -= 1
             reason: Literal["stop", "length"] = "length" if piece.finish == "length" else "stop"
             self._events.append(Ended(reason=reason, timings=piece.timings, stopped_by=piece.stopped_by, choice=number))
 

@@ -2,12 +2,13 @@
 
 from flask import Flask, Response, request
 
-from device_agent.http import callers, chat, completions, errors, guard, page
+from device_agent.http import callers, chat, completions, embeddings, errors, guard, openapi, page, text
 from device_agent.http.bodies import as_json
 from device_agent.http.services import Services
 from device_agent.http.settings import HttpSettings
+from edgekit import __version__
 
-API = (chat, completions)
+API = (chat, completions, embeddings, text)
 """Rooms of the API; each has routes(services, settings), whose blueprint is mounted at `/v1`, and at `/` as llama.cpp
 has it."""
 
@@ -33,6 +34,12 @@ def create_app(services: Services, settings: HttpSettings) -> Flask:
     @app.get("/health")
     def health() -> Response:
         return as_json({"status": "ok"})
+
+    tables = [room.ROUTES for room in API]
+
+    @app.get("/openapi.json")
+    def description() -> Response:
+        return as_json(openapi.document([route for table in tables for route in table], version=__version__))
 
     for room in API:
         blueprint = room.routes(services, settings)

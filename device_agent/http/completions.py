@@ -7,13 +7,27 @@ from device_agent.http import serving
 from device_agent.http.bodies import json_body
 from device_agent.http.callers import require
 from device_agent.http.completion_replies import CompletionReply
-from device_agent.http.schema.completions import AskedCompletion, parse_completion
+from device_agent.http.openapi import Route
+from device_agent.http.schema.completions import COMPLETIONS, AskedCompletion, parse_completion
 from device_agent.http.schema.sampling import check_sampling
 from device_agent.http.services import ModelName, Services
 from device_agent.http.settings import HttpSettings
+from device_agent.http.shapes import TextCompletion
 from device_agent.http.spelling import Speller
 from device_agent.http.visit import Visit
 from edgekit.errors import InvalidRequest
+
+ROUTES = (
+    Route(
+        method="post",
+        path="/v1/completions",
+        summary="Continue one or several texts.",
+        scope="infer",
+        request=COMPLETIONS,
+        reply=TextCompletion,
+        events=TextCompletion,
+    ),
+)
 
 
 def routes(services: Services, settings: HttpSettings) -> Blueprint:

@@ -225,7 +225,7 @@ class TokenPiece(Struct, kw_only=True):
 class Tokenized(Struct, kw_only=True):
     """Reply of POST /tokenize."""
 
-    tokens: list[int] | list[TokenPiece]
+    tokens: list[int | TokenPiece]
 
 
 class Detokenized(Struct, kw_only=True):

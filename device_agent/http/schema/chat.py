@@ -12,7 +12,7 @@ from device_agent.conversation.records import ChatRequest
 from device_agent.http.schema import limits
 from device_agent.http.schema.form import LABELS, Form, read
 from device_agent.http.schema.formats import GrammarBody, ResponseFormat, grammar_of
-from device_agent.http.schema.sampling import AnswerBody, TokenLimit, sampling_of, stops_of, wants_usage
+from device_agent.http.schema.sampling import AnswerBody, sampling_of, stops_of, wants_usage
 from device_agent.http.schema.tools import NamedChoice, ToolBody, tool_choice_of, tools_of
 from device_agent.http.schema.turns import Turn, messages_of
 from edgekit.errors import InvalidRequest
@@ -24,10 +24,14 @@ class Extension(msgspec.Struct, kw_only=True):
     strategy: Annotated[str, Meta(min_length=1, max_length=limits.SPEAKER_CHARS)] | None = None
 
 
+TokenLimit = Annotated[int, Meta(ge=1, lt=1 << 31)]
+
+
 class ChatBody(AnswerBody, kw_only=True):
     """Supported parameters of chat."""
 
     messages: Annotated[list[Turn], Meta(min_length=1, max_length=limits.MESSAGES)]
+    max_tokens: TokenLimit | None = None
     max_completion_tokens: TokenLimit | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=limits.TOP_LOGPROBS)] | None = None
@@ -125,8 +129,4 @@ def _max_tokens(body: ChatBody) -> int | None:
     given = {name: value for name, value in both.items() if value is not None}
     if len(set(given.values())) > 1:
         raise InvalidRequest("max_tokens and max_completion_tokens contradict each other.", param="max_tokens")
-    for name, value in given.items():
-        if value < 1:
-            raise InvalidRequest(f"{name}: an answer has at least 1 token.", param=name)
-        return value
-    return None
+    return next(iter(given.values()), None)

@@ -12,10 +12,13 @@ from device_agent.http.schema import limits
 from edgekit.errors import InvalidRequest
 
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
-TokenLimit = Annotated[int, Meta(ge=0)]
 StopText = Annotated[str, Meta(min_length=1, max_length=limits.STOP_CHARS)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
+Biases = Annotated[
+    dict[TokenId, Bias],
+    Meta(max_length=limits.BIASES, extra_json_schema={"propertyNames": {"pattern": "^[0-9]{1,9}$"}}),
+]
 ModelId = Annotated[str, Meta(max_length=limits.NAME_CHARS)]
 
 
@@ -31,7 +34,6 @@ class AnswerBody(msgspec.Struct, kw_only=True):
 
     model: ModelId | None = None
     n: Annotated[int, Meta(ge=1, le=limits.CHOICES)] | None = None
-    max_tokens: TokenLimit | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=0, lt=1 << 31)] | None = None
@@ -40,7 +42,7 @@ class AnswerBody(msgspec.Struct, kw_only=True):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     seed: Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] | None = None
-    logit_bias: Annotated[dict[TokenId, Bias], Meta(max_length=limits.BIASES)] | None = None
+    logit_bias: Biases | None = None
     stop: StopText | Annotated[list[StopText], Meta(max_length=limits.STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -26,7 +26,7 @@ class Function(msgspec.Struct, kw_only=True):
 class ToolBody(msgspec.Struct, kw_only=True):
     """A tool as OpenAI writes it."""
 
-    type: str
+    type: Annotated[str, Meta(extra_json_schema={"const": "function"})]
     function: Function | None = None
 
 

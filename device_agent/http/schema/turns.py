@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -28,7 +28,7 @@ CallId = Annotated[str, Meta(min_length=1, max_length=limits.CALL_ID_CHARS, patt
 class Part(msgspec.Struct, kw_only=True):
     """A part of a message; those that are not text are known by name, to be refused in words."""
 
-    type: str
+    type: Annotated[str, Meta(extra_json_schema={"const": "text"})]
     text: str | None = None
     image_url: Any = None
     input_audio: Any = None
@@ -54,23 +54,22 @@ class Call(msgspec.Struct, kw_only=True):
 
 
 class Turn(msgspec.Struct, kw_only=True):
-    """A message. `reasoning_content` and `parsed` may be sent back, and are not shown to the model again."""
+    """A message. `reasoning_content` and `parsed` may be sent back, and are not shown to the model again.
 
-    role: str
+    The last four are in our own answers too, and must say nothing.
+    """
+
+    role: Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]
     content: str | Annotated[list[Part], Meta(max_length=limits.PARTS)] | None = None
     name: Speaker | None = None
     tool_calls: Annotated[list[Call], Meta(max_length=limits.CALLS)] | None = None
     tool_call_id: CallId | None = None
     reasoning_content: str | None = None
     parsed: Any = None
-    refusal: Any = None
-    function_call: Any = None
-    annotations: Any = None
-    audio: Any = None
-
-
-_SILENT = ("refusal", "function_call", "annotations", "audio")
-"""Fields of our own answers that must say nothing."""
+    refusal: Literal[""] | None = None
+    function_call: None = None
+    annotations: Annotated[list[Any], Meta(max_length=0)] | None = None
+    audio: None = None
 
 
 def messages_of(turns: Sequence[Turn]) -> tuple[Message, ...]:
@@ -87,9 +86,6 @@ def _message(turn: Turn, where: str, calls: Mapping[str, str]) -> Message:
     if turn.role not in ROLES:
         known = ", ".join(ROLES)
         raise InvalidRequest(f"The role {turn.role[:100]!r} is not one of: {known}.", param=f"{where}.role")
-    for name in _SILENT:
-        if getattr(turn, name):
-            raise InvalidRequest(f"{where}.{name} is not supported by this agent.", param=f"{where}.{name}")
     if turn.content is None and turn.role != "assistant":
         raise InvalidRequest(f"A message of the role {turn.role!r} needs content.", param=f"{where}.content")
     return Message(
