@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from device_agent.engine.records import FinishReason, Generation, Piece, Timings
-from device_agent.http.services import Caller, Card, ModelName, Served, Services
+from device_agent.http.services import Caller, Card, ModelName, Served, Services, Standing
 from edgekit.arch import ModelArch, Rotary
 from edgekit.chat import Message, Tool
 from edgekit.errors import ContextOverflow, EdgekitError, InvalidRequest, Unauthorised, UnknownModel
@@ -277,8 +277,9 @@ class FakeGate:
     nobody: Caller | None = field(default_factory=Caller)
     refusal: EdgekitError | None = None
     admitted: list[Caller] = field(default_factory=list)
+    left: Standing = field(default_factory=Standing)
 
-    def identify(self, credential: str | None) -> Caller:
+    def identify(self, credential: str | None, *, local: bool) -> Caller:
         found = self.keys.get(credential or "", self.nobody)
         if found is None:
             raise Unauthorised("This agent needs a key.")
@@ -289,6 +290,9 @@ class FakeGate:
             raise self.refusal
         self.admitted.append(caller)
         return FakeTicket(self.admitted, caller)
+
+    def standing(self, caller: Caller) -> Standing:
+        return self.left
 
 
 @dataclass

@@ -2,13 +2,26 @@
 
 from flask import Flask, Response, request
 
-from device_agent.http import callers, chat, completions, embeddings, errors, guard, openapi, page, text
+from device_agent.http import (
+    callers,
+    chat,
+    completions,
+    cors,
+    embeddings,
+    errors,
+    guard,
+    keys,
+    openapi,
+    page,
+    text,
+    usage,
+)
 from device_agent.http.bodies import as_json
 from device_agent.http.services import Services
 from device_agent.http.settings import HttpSettings
 from edgekit import __version__
 
-API = (chat, completions, embeddings, text)
+API = (chat, completions, embeddings, text, usage, keys)
 """Rooms of the API; each has routes(services, settings), whose blueprint is mounted at `/v1`, and at `/` as llama.cpp
 has it."""
 
@@ -20,15 +33,19 @@ def create_app(services: Services, settings: HttpSettings) -> Flask:
 
     @app.before_request
     def check_sender() -> None:
-        refused = guard.refusal(
+        headers = request.headers
+        sender = guard.Sender(
             method=request.method,
-            host=request.headers.get("Host"),
-            origin=request.headers.get("Origin"),
-            settings=settings,
+            path=request.path,
+            host=headers.get("Host"),
+            origin=headers.get("Origin"),
+            fetch_site=headers.get("Sec-Fetch-Site"),
+            fetch_mode=headers.get("Sec-Fetch-Mode"),
         )
-        if refused:
+        if refused := guard.refusal(sender, settings):
             raise refused
 
+    cors.install(app, settings)  # before callers are asked for keys: a browser's preflight has none
     callers.install(app, services.gate)
 
     @app.get("/health")
