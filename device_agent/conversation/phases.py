@@ -18,9 +18,10 @@ from functools import partial
 from device_agent.conversation.asking import Asked, Asker, Ids
 from device_agent.conversation.reading import AnswerReader, PhaseReader, ReasoningReader
 from device_agent.conversation.records import ChatRequest
-from device_agent.conversation.thinking import Marks, Thinking
+from device_agent.conversation.thinking import Thinking
 from device_agent.engine.records import GREEDY, FinishReason, Generation, Grammar, ModelService, Sampling
 from edgekit import strategies as rules
+from edgekit.marks import Marks
 from edgekit.strategies import Strategies, Strategy
 
 OWN_SHARE = 0.75
@@ -155,7 +156,7 @@ def _own(asking: _Request, left: int | None) -> Sequence[Phase]:
     asked = asking.asker.ask(asking.wanted.messages)
     formed = asked.plan.grammar is not None or bool(asked.plan.opening) or bool(asking.wanted.stop)
     marks = asking.asker.marks
-    if marks is None or not formed or not asking.asker.reasons(asked):
+    if marks is None or not formed or not asking.asker.skipping(asked):
         return _answers(asking, asked, "", left)
     return _marked(asking, asked, marks, left)
 
