@@ -77,7 +77,7 @@ def _facts(manifest: "Manifest") -> dict[str, str]:
     millions = arch.parameters / 1e6
     files = [f"{entry.size:>13,}  {entry.path}" for entry in manifest.files]
     if embedding is None:
-        at_2k = needs.weight_bytes + 2048 * needs.kv_bytes_per_token
+        at_2k = manifest.memory_bytes(tokens=2048)
         context, memory = f"{arch.context:,} tokens", f", about {at_2k / 1e6:,.0f} MB in use at 2,048 tokens"
         if manifest.cache != "float32":
             memory += f" ({manifest.cache} cache)"

@@ -9,19 +9,13 @@ from edgekit.manifest import Manifest
 SHARE = 0.7
 """Of the memory that is free, or that models of ours take already; the rest is for what grows, and for others."""
 
-CATALOGUE_TOKENS = 2048
 RETRY_AFTER_S = 5
-
-
-def memory_bytes(manifest: Manifest, *, tokens: int = CATALOGUE_TOKENS) -> int:
-    """The weights, and keys and values of `tokens`."""
-    return manifest.requires.weight_bytes + tokens * manifest.requires.kv_bytes_per_token
 
 
 def reserved_bytes(manifest: Manifest, slots: int | None) -> int:
     """What is set aside for a model: weights, and the cache of as many usual conversations as run together."""
     each = min(manifest.arch.context, USUAL_CONTEXT_TOKENS)
-    return memory_bytes(manifest, tokens=(slots or USUAL_SLOTS) * each)
+    return manifest.memory_bytes(tokens=(slots or USUAL_SLOTS) * each)
 
 
 def budget_bytes(wanted: int | None, *, available: int, taken: int) -> int:

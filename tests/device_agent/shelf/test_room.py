@@ -38,6 +38,6 @@ def test_the_budget_is_what_was_asked_for_or_a_share_of_what_is_free_or_ours() -
 
 def test_a_model_takes_its_weights_and_the_cache_of_its_slots() -> None:
     manifest = fakes.manifest()  # a context of 256 tokens, 1,024 bytes each
-    assert room.memory_bytes(manifest) == 96_000_000 + 2_048 * 1_024
+    assert manifest.memory_bytes(tokens=2_048) == 96_000_000 + 2_048 * 1_024
     assert room.reserved_bytes(manifest, None) == 96_000_000 + 4 * 256 * 1_024
     assert room.reserved_bytes(manifest, 2) == 96_000_000 + 2 * 256 * 1_024

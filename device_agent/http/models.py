@@ -1,0 +1,27 @@
+"""GET /v1/models: what there is, read from manifests, so that it is told while a model sleeps or is being loaded."""
+
+from flask import Blueprint, Response
+
+from device_agent.http.bodies import as_json
+from device_agent.http.callers import require
+from device_agent.http.entries import model_entries, model_list
+from device_agent.http.services import Services
+from device_agent.http.settings import HttpSettings
+
+
+def routes(services: Services, _: HttpSettings) -> Blueprint:
+    """A blueprint to be mounted at `/` and at `/v1`."""
+    blueprint = Blueprint("models", __name__)
+
+    @blueprint.get("/models")
+    def models() -> Response:
+        require("infer")
+        return as_json(model_list(services.models.cards()))
+
+    @blueprint.get("/models/<path:name>")
+    def model(name: str) -> Response:
+        require("infer")
+        entries = list(model_entries(services.models.card(name)))  # raises UnknownModel
+        return as_json(next((entry for entry in entries if entry.id == name), entries[0]))
+
+    return blueprint
