@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from device_agent.engine.records import Generation, Piece, Timings
-from device_agent.engine.rows import Snapshot
+from device_agent.engine.rows import Lora, Snapshot
 from device_agent.engine.sampling import Sampler
 from edgekit.errors import EdgekitError
 
@@ -20,7 +20,8 @@ from edgekit.errors import EdgekitError
 class Job:
     """What to do, where the pieces go, whether they are still wanted.
 
-    With `prepared` nothing is written: the prompt is read, and the future gets its keys and values.
+    `lora` is the adapter that `generation` names, in memory. With `prepared` nothing is written: the prompt is read,
+    and the future gets its keys and values.
     """
 
     generation: Generation
@@ -28,6 +29,7 @@ class Job:
     outbox: "queue.SimpleQueue[Piece | EdgekitError]" = field(default_factory=queue.SimpleQueue)
     cancelled: threading.Event = field(default_factory=threading.Event)
     prepared: "Future[Snapshot] | None" = None
+    lora: Lora | None = None
 
     def end_unserved(self) -> None:
         """Say "cancelled" for a request whose turn never came."""

@@ -19,7 +19,7 @@ from device_agent.engine.answers import Job, QueuedAnswer
 from device_agent.engine.batch import Batch, Room
 from device_agent.engine.budget import prefix_bytes_for, slots_for
 from device_agent.engine.records import EngineSettings, EngineState, Generation
-from device_agent.engine.rows import Rows, Snapshot
+from device_agent.engine.rows import Lora, Rows, Snapshot
 from device_agent.engine.sampling import make_sampler
 from device_agent.engine.sequence import Guesser, Language, room_for
 from device_agent.engine.text import StopStrings
@@ -98,13 +98,13 @@ class Scheduler:
         """Requests that wait for their turn, running ones not counted."""
         return len(self._waiting)
 
-    def submit(self, generation: Generation) -> QueuedAnswer:
-        """Queue a request. Nothing of it is computed yet, but all of it is checked.
+    def submit(self, generation: Generation, *, lora: Lora | None = None) -> QueuedAnswer:
+        """Queue a request. Nothing of it is computed yet, but all of it is checked; `lora` is its adapter.
 
         Raises InvalidRequest (empty prompt, an id outside of the vocabulary, a limit or a sampling parameter out
         of range, an empty stop string), ContextOverflow, Overloaded (queue full) or ShuttingDown (after `close`).
         """
-        job = self._checked(generation)
+        job = self._checked(generation, lora=lora)
         with self._changed:
             if len(self._waiting) >= self._settings.queue_limit and not self._closing:
                 a_slot_s = self._usual_s / self._batch.room.slots
@@ -128,19 +128,25 @@ class Scheduler:
         """Keep this beginning of prompts for good, within the bound on kept bytes."""
         self.between_steps(lambda: self._batch.pin(ids, snapshot))
 
+    def forget_adapter(self, lora: Lora) -> None:
+        """Let go of what was computed with it. Requests that run or wait still have it."""
+        self.between_steps(lambda: self._batch.forget_adapter(lora))
+
     def between_steps(self, chore: Callable[[], None]) -> None:
         """Have the thread that owns the model call `chore` soon, while no step is running. What it raises is logged."""
         with self._changed:
             self._chores.append(chore)
             self._changed.notify_all()
 
-    def _checked(self, generation: Generation, *, prepared: "Future[Snapshot] | None" = None) -> Job:
+    def _checked(
+        self, generation: Generation, *, prepared: "Future[Snapshot] | None" = None, lora: Lora | None = None
+    ) -> Job:
         prompt, vocab = generation.prompt, self._language.vocab
         room_for(len(prompt), max_tokens=generation.max_tokens, context_tokens=self._context_tokens)
         if min(prompt) < 0 or max(prompt) >= vocab:
             raise InvalidRequest(f"The prompt has a token id outside of 0 to {vocab - 1}.", param="prompt")
         StopStrings(generation.stop)  # made again when its turn comes; here for what it refuses
-        return Job(generation, make_sampler(generation.sampling, vocab=vocab), prepared=prepared)
+        return Job(generation, make_sampler(generation.sampling, vocab=vocab), prepared=prepared, lora=lora)
 
     def _queue(self, where: collections.deque[Job], job: Job) -> None:
         if self._closing:
