@@ -113,8 +113,8 @@ def _operand(product: onnx.NodeProto, products: dict[str, onnx.NodeProto]) -> st
     """What a linear multiplies: neither the product that its bias is added to, nor x with block means appended."""
     if product.op_type == "Add":
         product = products[product.input[0]]
-    x = product.input[0]
-    return products[x].input[0] if x == product.output[0].removesuffix(".out") + ".in" else x
+    x: str = product.input[0]
+    return str(products[x].input[0]) if x == product.output[0].removesuffix(".out") + ".in" else x
 
 
 def _node(kind: str, inputs: list[str], outputs: list[str]) -> onnx.NodeProto:
