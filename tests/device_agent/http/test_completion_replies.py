@@ -87,7 +87,7 @@ def test_a_stream_adds_up_to_the_whole() -> None:
     chunks = streamed(reply(), *ECHOED)
     assert "".join(chunk["text"] for chunk in chunks) == "Hello you thereé"
     for name, values in LOGPROBS.items():
-        assert sum((chunk["logprobs"][name] for chunk in chunks if chunk["logprobs"]), []) == values
+        assert [value for chunk in chunks if chunk["logprobs"] for value in chunk["logprobs"][name]] == values
     assert [chunk["finish_reason"] for chunk in chunks] == [None, None, None, None, "stop"]
 
 
@@ -123,7 +123,7 @@ def test_nothing_is_sent_for_nothing() -> None:
         ([b"a", b"</s>"], "a", [0, 1]),
         ([b" a", b" b"], "a b", [0, 1]),
         ([b"\xc3", b"\xa9", b"x"], "éx", [0, 0, 1]),
-        ([b"\xe2\x82", b"\xac"], "€", [0, 1]),
+        ([b"\xe2\x82", b"\xac"], "€", [0, 0]),
         ([b"x"], "held x", [5]),
         ([b"", b"a"], "a", [0, 0]),
         ([b"\xa9", b"b"], "éb", [0, 1]),

@@ -95,7 +95,7 @@ def test_a_stream_that_is_closed_between_events_is_cancelled() -> None:
 @pytest.mark.parametrize(
     ("problem", "kind"), [(Overloaded("too hot"), "too hot"), (ZeroDivisionError("secret"), "internal error")]
 )
-def test_an_error_is_the_last_event(problem: Exception, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_is_the_last_event(problem: Exception, kind: str) -> None:
     room = Room()
     *_, text, last = room.stream(FakeExchange(Said(text="a"), problem))
     assert b'"content":"a"' in text
@@ -123,7 +123,7 @@ def test_a_whole_answer_that_fails_is_on_the_books_too() -> None:
 
 def test_an_answer_has_ended_when_all_its_choices_have() -> None:
     room = Room()
-    ends = [Ended(reason="length", choice=1), Said(text="a"), Ended(reason="stop", choice=0)]
+    ends: list[Event] = [Ended(reason="length", choice=1), Said(text="a"), Ended(reason="stop", choice=0)]
     assert room.gather(FakeExchange(None, *ends, choices=2)) == ends
     assert room.finish == "stop"
     assert room.book.pages[0].first_token_s is not None
