@@ -91,7 +91,7 @@ class Completion:
 
     def next(self, timeout_s: float | None = None) -> Event | None:
         """As records.Exchange."""
-        if not self._events and (found := self._merged.next(timeout_s)) is not None:
+        while not self._events and (found := self._merged.next(timeout_s)) is not None:
             self._take(*found)
         return self._events.popleft() if self._events else None
 
