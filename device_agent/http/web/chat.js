@@ -16,6 +16,8 @@ const scroll = $("scroll");
 let current = conversations.blank();
 let nodes = []; // the node of each of its messages
 let running = null; // {controller, turn, clock} of the answer in progress
+let following = true; // whether the end is kept in sight while text comes
+let scrolledTo = 0; // where the conversation was scrolled to
 
 // --- the view -------------------------------------------------------------------------------
 
@@ -116,11 +118,10 @@ async function answer() {
   toEnd(true);
   try {
     const end = await ask(run, parameters);
-    const stay = atEnd();
     run.turn.numbers(run.clock.text(end));
     finish(run, end.finish === "length" ? "The answer reached its longest length." : "");
     if (running === run) showContext(end.usage);
-    if (stay) toEnd();
+    keepUp(run);
     say(run.turn.text);
   } catch (error) {
     if (running === run) stopped(run, error); // else another conversation is shown, and this one was settled
@@ -143,10 +144,9 @@ async function ask(run, parameters) {
     signal: run.controller.signal,
     heard: (delta) => {
       if (!delta.content && !delta.reasoning_content && !delta.tool_calls) return;
-      const stay = atEnd();
       run.turn.hear(delta, run.clock.tick());
       run.turn.numbers(run.clock.text());
-      if (stay && running === run) requestAnimationFrame(() => toEnd());
+      requestAnimationFrame(() => keepUp(run));
     },
   });
 }
@@ -288,11 +288,19 @@ function say(text) {
   $("status").textContent = text;
 }
 
-function atEnd() {
-  return scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
+/** Who scrolls up wants to read there; who comes back to the end wants to follow again. */
+function scrolled() {
+  if (scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80) following = true;
+  else if (scroll.scrollTop < scrolledTo) following = false;
+  scrolledTo = scroll.scrollTop;
+}
+
+function keepUp(run) {
+  if (following && running === run) toEnd();
 }
 
 function toEnd(smooth = false) {
+  following = true;
   scroll.scrollTo({ top: scroll.scrollHeight, behavior: smooth ? "smooth" : "instant" });
 }
 
@@ -328,6 +336,7 @@ function wire() {
     else submit();
     input.focus();
   });
+  scroll.addEventListener("scroll", scrolled, { passive: true });
   input.addEventListener("input", grow);
   input.addEventListener("keydown", (event) => {
     // While an input method composes a character, Enter belongs to it.

@@ -55,7 +55,7 @@ export async function reload(button, work) {
 
 /** How near the bundle is to its source: each measurement as a bar, the fuller the better. */
 export function qualityBars(quality) {
-  const { same_top_token: same, kl, perplexity, reference_perplexity: reference } = quality;
+  const { same_top_token: same, kl, perplexity, reference_perplexity: reference, cosine } = quality;
   const rows = [];
   if (format.known(same)) rows.push(["Same top token", format.percent(same), same]);
   // exp(-KL) is 1 for the source itself, and falls as the bundle's predictions leave it.
@@ -64,6 +64,7 @@ export function qualityBars(quality) {
     const share = format.known(reference) && perplexity > 0 ? Math.min(1, reference / perplexity) : null;
     rows.push(["Perplexity", `${perplexity.toFixed(2)}${format.known(reference) ? ` (source ${reference.toFixed(2)})` : ""}`, share]);
   }
+  if (format.known(cosine)) rows.push(["Cosine to its vectors", cosine.toFixed(4), Math.max(0, cosine)]);
   return h("section.measure", {}, h("h3", {}, "Quality against its source"), rows.length ? rows.map(bar) : h("p.quiet", {}, "Not measured."));
 }
 

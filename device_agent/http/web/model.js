@@ -11,7 +11,7 @@ import { address } from "./router.js";
 export function detail(entry, entries) {
   const side = [
     panel("Architecture", list(architecture(entry))),
-    entry.kind !== "embed" && h("div.panel", {}, qualityBars(entry.quality ?? {}), speedBars(entry, entries)),
+    h("div.panel", {}, qualityBars(entry.quality ?? {}), entry.kind !== "embed" && speedBars(entry, entries)),
     entry.engine && panel("In memory", list(engineFacts(entry.engine))),
     panel("Adapters", adapters(entry)),
   ];
@@ -25,7 +25,7 @@ export function engineFacts(engine) {
     ["Running", `${format.count(running)} of ${format.count(slots)} at once`],
     ["Waiting", format.count(waiting)],
     ["Threads", format.count(threads)],
-    ["Kept texts", `${format.count(entries)}, ${format.bytes(bytes)}`],
+    ["Kept texts", entries > 0 ? `${format.count(entries)} in ${format.bytes(bytes)}` : "none"],
     ["Guesses right", drafted > 0 ? `${format.percent(accepted / drafted, 0)} of ${format.count(drafted)}` : "none made"],
   ];
 }

@@ -93,7 +93,7 @@ function card(entry) {
     { "aria-label": entry.id },
     h("div.card-head", {}, h("h2", {}, h("a", { href: address("models", entry.id), "data-focus": `card ${entry.id}` }, entry.id)), activeBadge(entry)),
     h("dl.facts-grid", {}, facts(entry).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
-    entry.kind !== "embed" && qualityBars(entry.quality ?? {}),
+    qualityBars(entry.quality ?? {}),
     entry.kind !== "embed" && speedBars(entry, entries),
     adapters.length > 0 && h("p.adapters", {}, h("span", {}, "Adapters"), adapters.map((name) => h("span.badge", {}, name))),
     verbs(entry, change),

@@ -25,7 +25,7 @@ export function stopwatch() {
       const rate = end?.timings?.predicted_per_second || estimate;
       const parts = rate ? [`${format.rate(rate)} tokens/s`] : [];
       parts.push(`first token ${format.wait(first - start)}`);
-      return [...parts, ...counted(end?.usage)].join("  ·  ");
+      return [...parts, ...counted(end?.usage)].join(" · ");
     },
   };
 }

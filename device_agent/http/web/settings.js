@@ -39,7 +39,7 @@ export function systemMessages() {
 /** Why nothing can be sent with these settings, or "". */
 export function obstacle() {
   const { schema, stop } = read();
-  if (schemaProblem(schema)) return `The JSON schema in the settings: ${schemaProblem(schema)}`;
+  if (schemaProblem(schema)) return `The JSON schema in the settings cannot be sent. ${schemaProblem(schema)}`;
   if (stop.split("\n").filter(Boolean).length > MOST_STOPS) return `The settings have more than ${MOST_STOPS} stop texts.`;
   return "";
 }
@@ -118,6 +118,6 @@ function show() {
 function schemaProblem(text) {
   if (!text.trim()) return "";
   const found = parseJson(text);
-  if (!found) return "this is not valid JSON.";
-  return found.value === null || typeof found.value !== "object" || Array.isArray(found.value) ? "a schema is a JSON object." : "";
+  if (!found) return "This is not valid JSON.";
+  return found.value === null || typeof found.value !== "object" || Array.isArray(found.value) ? "A schema is a JSON object." : "";
 }
