@@ -118,10 +118,10 @@ def main() -> None:
     print(f"{options.tokens} tokens, decoded in {decode_s * 1e3:.0f} ms\n")
     print("| way | whole time | over the engine, of the decoding time |")
     print("|---|---|---|")
-    for name, seconds in took.items():
-        over = median(each - base for each, base in zip(seconds, took["in process"], strict=True))
+    for name, times in took.items():
+        over = median(each - base for each, base in zip(times, took["in process"], strict=True))
         share = "" if name == "in process" else f"{over / decode_s:+.1%}"
-        print(f"| {name} | {median(seconds) * 1e3:.0f} ms | {share} |")
+        print(f"| {name} | {median(times) * 1e3:.0f} ms | {share} |")
 
 
 if __name__ == "__main__":
