@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from device_agent.engine.records import FinishReason, Generation, Piece, Timings
 from edgekit.arch import ModelArch, Rotary
-from edgekit.chat import Message
+from edgekit.chat import Message, Tool
 from edgekit.errors import EdgekitError
 from edgekit.manifest import FileEntry, Manifest, Recipe, Requirements, Source, SpecialTokens
 
@@ -94,7 +94,7 @@ class FakeAnswer:
 class FakeService:
     """A model that answers every request with `replies`, or, if there are none, with what a test pushes.
 
-    Every request's record and answer can be taken from `generations` and `answers`; a `refusal` is raised instead.
+    `offered` has the tools of each of the `conversations`. Every request's record and answer can be taken from `generations` and `answers`; a `refusal` is raised instead.
     A token of a prompt is a character.
     """
 
@@ -104,12 +104,19 @@ class FakeService:
     context_tokens: int = 200
     loaded_at: int = 1_700_000_000
     conversations: list[tuple[Message, ...]] = field(default_factory=list)
+    offered: list[tuple[Tool, ...]] = field(default_factory=list)
     generations: list[Generation] = field(default_factory=list)
     answers: queue.SimpleQueue[FakeAnswer] = field(default_factory=queue.SimpleQueue)
 
-    def chat_prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def chat_prompt(
+        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), opening: str = ""
+    ) -> tuple[int, ...]:
         self.conversations.append(tuple(messages))
-        return self.text_prompt("\n".join(message.content for message in messages))
+        self.offered.append(tuple(tools))
+        return self.text_prompt(self.rendered(messages, tools=tools) + opening)
+
+    def rendered(self, messages: Sequence[Message], *, tools: Sequence[Tool] = ()) -> str:
+        return "\n".join([*(tool.name for tool in tools), *(message.content for message in messages)])
 
     def text_prompt(self, text: str) -> tuple[int, ...]:
         return tuple(ord(character) % VOCAB for character in text)
