@@ -94,7 +94,8 @@ class FakeAnswer:
 class FakeService:
     """A model that answers every request with `replies`, or, if there are none, with what a test pushes.
 
-    `offered` has the tools of each of the `conversations`. Every request's record and answer can be taken from `generations` and `answers`; a `refusal` is raised instead.
+    `offered` has the tools of each of the `conversations`. Every request's record and answer can be taken from
+    `generations` and `answers`; a `refusal` is raised instead.
     A token of a prompt is a character.
     """
 

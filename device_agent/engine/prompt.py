@@ -8,7 +8,7 @@ as the plain text that they are. So are those that would come about where a mess
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +19,9 @@ from edgekit.errors import InvalidRequest
 
 _MARKS = tuple(chr(0xF0000 + i) for i in range(64))
 """Private characters (Unicode plane 15): one that no message contains is put inside control tokens to hide them."""
+
+_SPELLINGS = {mark: (mark, json.dumps(mark)[1:-1], repr(mark)[1:-1]) for mark in _MARKS}
+"""A mark as it is, in JSON of ASCII characters only, and in what Python prints of a container."""
 
 
 class PromptEncoder:
@@ -94,7 +97,7 @@ class PromptEncoder:
 
         Some tokens swallow the spaces on their left or right (`lstrip` and `rstrip` of tokenizer.json).
         """
-        for spelling in _spellings(mark)[1:]:
+        for spelling in _SPELLINGS[mark][1:]:
             rendered = rendered.replace(spelling, mark)
         ids: list[int] = []
         at, swallows = 0, False
@@ -142,17 +145,11 @@ def _for_later_text(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
 # --- the texts of messages and tools ---------------------------------------------------------
 
 
-def _unused(texts: Iterable[str]) -> str | None:
+def _unused(texts: Sequence[str]) -> str | None:
     """A mark that no text contains, in any way in which a template may write it."""
-    left = list(_MARKS)
-    for text in texts:
-        left = [mark for mark in left if not any(spelling in text for spelling in _spellings(mark))]
-    return left[0] if left else None
-
-
-def _spellings(mark: str) -> tuple[str, ...]:
-    """A mark as it is, in JSON without other characters than ASCII, and in what Python prints of a container."""
-    return mark, json.dumps(mark)[1:-1], repr(mark)[1:-1]
+    return next(
+        (mark for mark in _MARKS if not any(spelling in text for spelling in _SPELLINGS[mark] for text in texts)), None
+    )
 
 
 def _texts(messages: Sequence[Message], tools: Sequence[Tool], opening: str) -> list[str]:
@@ -210,6 +207,6 @@ def _changed_value(value: Any, change: Callable[[str], str]) -> Any:  # noqa: AN
 
 def _without_marks(text: str) -> str:
     for mark in _MARKS:
-        for spelling in _spellings(mark):
+        for spelling in _SPELLINGS[mark]:
             text = text.replace(spelling, "")
     return text
