@@ -58,6 +58,7 @@ class ChatTemplate:
     """A compiled template. Raises CorruptBundle if it is not one."""
 
     def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
+        self.source = source
         if len(source) > MAX_TEMPLATE_CHARS:
             raise CorruptBundle("chat_template.jinja", f"the template has more than {MAX_TEMPLATE_CHARS} characters")
         self._environment = MeteredEnvironment()
