@@ -19,6 +19,7 @@ from edgekit.sandbox.environment import MeteredEnvironment
 
 MAX_TEMPLATE_CHARS = 256 << 10
 MAX_PROMPT_CHARS = 32 << 20
+MAX_JSON_DEPTH = 64
 
 _TOOLS_IN_SYSTEM = re.compile(r"""message(?:\.tools\b|\[['"]tools['"]\])""")
 """Phi's templates look for the tools' JSON in the system message."""
@@ -134,12 +135,23 @@ def _arguments(text: str) -> dict[str, Any] | str:
 
 
 def parsed_object(text: str) -> dict[str, Any] | None:
-    """The JSON object that a text is, None if it is none: strict JSON, no number that is none in JSON either."""
+    """The JSON object that a text is, None if it is none, or more than MAX_JSON_DEPTH levels deep."""
     try:
         found = msgspec.json.decode(text.encode())
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and _is_shallow(found) else None
+
+
+def _is_shallow(value: object) -> bool:
+    """Whether recursion over a JSON value is safe; found without recursion."""
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        held = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [child for children in held for child in children]
+        if not level:
+            return True
+    return False
 
 
 def template_of(source: str, *, bos: int | None, eos: int, token: Callable[[int], str | None]) -> ChatTemplate:

@@ -9,11 +9,19 @@ from jinja2.visitor import NodeTransformer
 STEP, WEIGHED, SLICED, CONCAT = "count steps", "weigh a value", "copy a part", "put texts together"
 """Filters that only this module can name: a template's own have no spaces."""
 
+MAX_NODES = 30_000
+"""The largest templates of known models have a few thousand; compiling takes a second for 20,000."""
+
 _NODES_A_STEP = 16
 
 
 def metered(tree: nodes.Template, environment: Environment) -> nodes.Template:
-    """The same template, counted. Raises TemplateSyntaxError for what needs other files, or switches escaping on."""
+    """The same template, counted.
+
+    Raises TemplateSyntaxError for what needs other files, or switches escaping on, or has more than MAX_NODES parts.
+    """
+    if sum(1 for _ in tree.find_all(nodes.Node)) > MAX_NODES:
+        raise TemplateSyntaxError(f"it has more than {MAX_NODES:,} parts", 1)
     tree = cast("nodes.Template", _Meter().visit(tree))
     return cast("nodes.Template", tree.set_environment(environment))
 
