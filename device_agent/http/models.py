@@ -3,10 +3,27 @@
 from flask import Blueprint, Response
 
 from device_agent.http.bodies import as_json
-from device_agent.http.callers import require
-from device_agent.http.entries import model_entries, model_list
+from device_agent.http.entries import ModelEntry, ModelList, model_entries, model_list
+from device_agent.http.openapi import Route
 from device_agent.http.services import Services
 from device_agent.http.settings import HttpSettings
+
+ROUTES = (
+    Route(
+        method="get",
+        path="/v1/models",
+        summary="List the models and their adapters, the active model first.",
+        scope="infer",
+        reply=ModelList,
+    ),
+    Route(
+        method="get",
+        path="/v1/models/{model}",
+        summary="One of them, by any name that requests may use.",
+        scope="infer",
+        reply=ModelEntry,
+    ),
+)
 
 
 def routes(services: Services, _: HttpSettings) -> Blueprint:
@@ -15,12 +32,10 @@ def routes(services: Services, _: HttpSettings) -> Blueprint:
 
     @blueprint.get("/models")
     def models() -> Response:
-        require("infer")
         return as_json(model_list(services.models.cards()))
 
     @blueprint.get("/models/<path:name>")
     def model(name: str) -> Response:
-        require("infer")
         entries = list(model_entries(services.models.card(name)))  # raises UnknownModel
         return as_json(next((entry for entry in entries if entry.id == name), entries[0]))
 

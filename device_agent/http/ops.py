@@ -3,13 +3,29 @@
 from flask import Blueprint, Response, request
 
 from device_agent.http.bodies import as_json
-from device_agent.http.callers import require
-from device_agent.http.replies import Json
+from device_agent.http.openapi import Route
+from device_agent.http.reports import DeviceReply, HealthReply, UnavailableError
 from device_agent.http.services import Health, Operations
 
-_LOADING: Json = {"message": "Loading model", "type": "unavailable_error", "code": 503}
-"""What llama.cpp's server says meanwhile; its clients look for it."""
-
+ROUTES = (
+    Route(method="get", path="/health", summary="Whether requests are answered.", scope=None, reply=HealthReply),
+    Route(
+        method="get",
+        path="/health/live",
+        summary="Whether the process answers at all: one that does not is to be restarted.",
+        scope=None,
+        reply=HealthReply,
+    ),
+    Route(method="get", path="/health/ready", summary="The same as /health.", scope=None, reply=HealthReply),
+    Route(method="get", path="/metrics", summary="Metrics for Prometheus.", scope="infer", reply="text/plain"),
+    Route(
+        method="get",
+        path="/v1/edgekit/device",
+        summary="This machine, how it feels, and its load.",
+        scope="infer",
+        reply=DeviceReply,
+    ),
+)
 _RETRY_AFTER_S = 1
 
 
@@ -19,24 +35,20 @@ def routes(operations: Operations) -> Blueprint:
 
     @blueprint.get("/health/live")
     def live() -> Response:
-        """Whether the process answers at all: if it does not, it is to be restarted."""
-        return as_json({"status": "ok"})
+        return as_json(HealthReply(status="ok"))
 
     @blueprint.get("/health")
     @blueprint.get("/health/ready")
     def ready() -> Response:
-        """Whether requests are answered."""
         return health_response(operations.health())
 
     @blueprint.get("/metrics")
     def metrics() -> Response:
-        require("infer")
         body, media_type = operations.exposition(request.headers.get("Accept", ""))
         return Response(body, content_type=media_type)
 
     @blueprint.get("/v1/edgekit/device")
     def device() -> Response:
-        require("infer")
         return as_json(operations.device())
 
     return blueprint
@@ -44,11 +56,9 @@ def routes(operations: Operations) -> Blueprint:
 
 def health_response(health: Health) -> Response:
     """200 while requests are answered, and 503 while they are not."""
-    body: Json = {"status": health.status, "reasons": health.reasons}
     if health.ready:
-        return as_json(body)
-    if health.status == "loading":
-        body["error"] = _LOADING
-    response = as_json(body, 503)
+        return as_json(HealthReply(status=health.status, reasons=health.reasons))
+    error = UnavailableError() if health.status == "loading" else UnavailableError(message="; ".join(health.reasons))
+    response = as_json(HealthReply(status=health.status, reasons=health.reasons, error=error), 503)
     response.headers["Retry-After"] = str(_RETRY_AFTER_S)
     return response

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from device_agent.access.keys import Key, KeyWish
 from device_agent.access.keys import Scope as Scope  # noqa: PLC0414 - a part of this contract
@@ -234,8 +235,8 @@ class Operations(Protocol):
     def measured(self, model: str) -> Rates:
         """How fast a model was for its last requests, on this machine."""
 
-    def device(self) -> object:
-        """What /v1/edgekit/device says: a record of records, numbers and texts."""
+    def device(self) -> Struct:
+        """What /v1/edgekit/device says (DeviceReply in reports.py, which builds on these records)."""
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics in the format that `accept` asks for, and its media type."""

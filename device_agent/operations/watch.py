@@ -9,8 +9,9 @@ from typing import Protocol
 from prometheus_client.metrics_core import CounterMetricFamily, InfoMetricFamily, Metric
 
 from device_agent import sensors
+from device_agent.http.reports import DeviceReply, Machine, Versions
 from device_agent.http.services import Card, Health, Rates, Served
-from device_agent.operations.device import DeviceReport, Machine, Versions, machine, report, versions
+from device_agent.operations.device import machine, report, versions
 from device_agent.operations.health import health
 from device_agent.operations.metrics import Metrics, by_label, gauge, process_readings
 from device_agent.operations.speeds import Speeds
@@ -76,7 +77,7 @@ class Watch:
         """How fast a model was for its last requests."""
         return self._speeds.of(model)
 
-    def device(self) -> DeviceReport:
+    def device(self) -> DeviceReply:
         """The report of this machine."""
         uptime_s = self._clock() - self._began
         readings = self._read_sensors(self._home)
