@@ -26,6 +26,7 @@ EXCEPTIONS = {
     "edgekit/console.py": {"click"},
     "export/cli.py": {"click"},
     "export/eval_cli.py": {"click"},
+    "export/adapter_cli.py": {"click"},
     "export/optimum/original.py": {"torch", "transformers", "optimum"},
 }
 NEVER_ON_A_DEVICE = {"torch", "transformers", "optimum", "onnx", "safetensors", "gguf", "export"}
