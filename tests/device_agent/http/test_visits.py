@@ -160,7 +160,7 @@ def test_an_adapter_of_the_name_is_computed_with(house: House, path: str, model:
     assert house.book.pages[0].adapter == adapter
 
 
-STEPS = {"edgekit": {"strategy": "step-by-step"}}
+STEPS: dict[str, Any] = {"edgekit": {"strategy": "step-by-step"}}
 
 
 @pytest.mark.parametrize(
