@@ -21,7 +21,7 @@ vectors = EmbeddingModel.open("my-encoder").embed(["a text", "another one"])  # 
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -33,12 +33,14 @@ import tokenizers
 from device_agent.checked import checked
 from device_agent.engine.answers import QueuedAnswer
 from device_agent.engine.embed import Embedder
+from device_agent.engine.guide import Grammars
 from device_agent.engine.prompt import PromptEncoder
 from device_agent.engine.records import GREEDY, EngineSettings, EngineState, Generation, Sampling
 from device_agent.engine.rows import Rows
 from device_agent.engine.scheduler import Scheduler
 from device_agent.engine.sequence import Language
 from device_agent.engine.session import open_embedder
+from device_agent.engine.spelling import Spelling
 from device_agent.loader import Loader, read_tokenizer
 from device_agent.stamps import CHECKED_FOLDER
 from edgekit.bundle import Bundle, open_bundle
@@ -59,8 +61,13 @@ class Model:
         self.bundle = bundle = loader.bundle
         self.loaded_at = int(time.time())
         tokens = bundle.manifest.tokens
-        self._encoder = PromptEncoder(tokenizer, bundle_template(bundle, tokenizer.id_to_token), bos=tokens.bos)
-        language = Language(tokenizer, frozenset(tokens.eos), bundle.manifest.arch.vocab)
+        template = bundle_template(bundle, tokenizer.id_to_token)
+        self._encoder = PromptEncoder(tokenizer, template, bos=tokens.bos)
+        self._template = template.source if template else None
+        self._spelling = Spelling(tokenizer)
+        vocab = bundle.manifest.arch.vocab
+        grammars = Grammars(tokenizer.to_str, vocab=vocab, eos=tokens.eos)
+        language = Language(tokenizer, frozenset(tokens.eos), vocab, grammars.guide)
         self._loader = loader
         self._scheduler = Scheduler(rows, loader.open, language, settings, guess=loader.guesser(tokenizer))
         self._scheduler.start()
@@ -111,6 +118,16 @@ class Model:
         """Prompt and answer together may be this long."""
         return self.manifest.arch.context
 
+    @property
+    def template(self) -> str | None:
+        """Source of the chat template, None if the bundle has none."""
+        return self._template
+
+    @property
+    def adapters(self) -> Sequence[str]:
+        """Names of the LoRA adapters that requests may ask for."""
+        return ()
+
     def chat_prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Ids of the rendered chat. Raises TemplateError."""
         return self._encoder.chat(messages)
@@ -119,9 +136,25 @@ class Model:
         """Ids of plain text; special tokens in it are read as text."""
         return self._encoder.text(text)
 
-    def submit(self, generation: Generation) -> QueuedAnswer:
-        """Queue a request. Raises ContextOverflow, InvalidRequest, Overloaded or ShuttingDown."""
-        return self._scheduler.submit(generation)
+    def token_bytes(self, token_id: int) -> bytes:
+        """UTF-8 of a token, perhaps a part of a character; a special token's name."""
+        return self._spelling.token_bytes(token_id)
+
+    def token_id(self, text: str) -> int | None:
+        """The id of the special token with this name, if there is one."""
+        return self._spelling.token_id(text)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens included."""
+        return self._spelling.text_of(ids)
+
+    def submit(self, generation: Generation, *, on_piece: Callable[[], None] | None = None) -> QueuedAnswer:
+        """Queue a request; `on_piece` is called, on another thread, after each piece or error that can be read.
+
+        A grammar is compiled before this returns. Raises ContextOverflow, InvalidRequest (also for a grammar that is
+        none), Overloaded or ShuttingDown.
+        """
+        return self._scheduler.submit(generation, on_piece=on_piece)
 
     def generate(
         self,

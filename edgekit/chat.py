@@ -55,6 +55,7 @@ class ChatTemplate:
     """A compiled template. Raises CorruptBundle if it is not one."""
 
     def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
+        self.source = source
         if len(source) > MAX_TEMPLATE_CHARS:
             raise CorruptBundle("chat_template.jinja", f"the template has more than {MAX_TEMPLATE_CHARS} characters")
         # trim_blocks and lstrip_blocks are what template authors test against (transformers' documentation).

@@ -12,8 +12,6 @@ from edgekit.errors import InvalidRequest
 Prompt = str | tuple[int, ...]
 """Plain text, or ids that the client has already cut it into."""
 
-_SEED_MASK = (1 << 63) - 1
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequest:
@@ -77,7 +75,7 @@ def _varied(generation: Generation, choice: int) -> Generation:
     seed = generation.sampling.seed
     if choice == 0 or seed is None:
         return generation
-    return replace(generation, sampling=replace(generation.sampling, seed=(seed + choice) & _SEED_MASK))
+    return replace(generation, sampling=replace(generation.sampling, seed=seed + choice))
 
 
 class Completion:
@@ -87,21 +85,20 @@ class Completion:
         self._merged = merged
         self._request = request
         self._texts = texts
-        self._running = len(texts) * request.choices
         self._events: deque[Event] = deque()
         if request.echo and request.top_logprobs is None:
-            self._events.extend(self._echo(number) for number in range(self._running))
+            self._events.extend(self._echo(number) for number in range(len(texts) * request.choices))
 
     def next(self, timeout_s: float | None = None) -> Event | None:
         """As records.Exchange."""
-        if not self._events and (found := self._merged.next(timeout_s)) is not None:
+        while not self._events and (found := self._merged.next(timeout_s)) is not None:
             self._take(*found)
         return self._events.popleft() if self._events else None
 
     @property
     def ended(self) -> bool:
         """As records.Exchange."""
-        return not self._running and not self._events
+        return self._merged.ended and not self._events
 
     @property
     def spent(self) -> Spent:
@@ -119,7 +116,6 @@ class Completion:
         if piece.text or (piece.logprobs and wanted):
             self._events.append(Said(text=piece.text, logprobs=piece.logprobs if wanted else (), choice=number))
         if piece.finish:
-            self._running -= 1
             reason: Literal["stop", "length"] = "length" if piece.finish == "length" else "stop"
             self._events.append(Ended(reason=reason, timings=piece.timings, stopped_by=piece.stopped_by, choice=number))
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from device_agent.conversation.records import Spent
 from device_agent.engine.records import Answer, Generation, ModelService, Piece
-from edgekit.errors import EdgekitError, ShuttingDown
+from edgekit.errors import EdgekitError, Overloaded, ShuttingDown
 
 _NOBODY = -1
 
@@ -38,19 +38,36 @@ class Merged:
         Raises what `ModelService.submit` raises; those that were submitted before are then cancelled. After `cancel`,
         nothing is submitted any more.
         """
-        number = len(self._answers)
         with self._lock:
-            if self._cancelled:
-                return number
             try:
-                answer = self._model.submit(generation, on_piece=partial(self._ready.put, number))
+                return self._submit(generation, metered=metered)
             except BaseException:
                 self._stop()
                 raise
-            self._answers.append(answer)
-            self._metered.append(metered)
-            self._running.add(number)
-            self._input += len(generation.prompt) if metered else 0
+
+    def resume(self, generation: Generation) -> int | None:
+        """Queue an answer that goes on where another ended: its prompt is not metered.
+
+        None if the queue is full at the moment: what was begun should not fail for that. Else as `submit`.
+        """
+        with self._lock:
+            try:
+                return self._submit(generation, metered=False)
+            except Overloaded:
+                return None
+            except BaseException:
+                self._stop()
+                raise
+
+    def _submit(self, generation: Generation, *, metered: bool) -> int:
+        number = len(self._answers)
+        if self._cancelled:
+            return number
+        answer = self._model.submit(generation, on_piece=partial(self._ready.put, number))
+        self._answers.append(answer)
+        self._metered.append(metered)
+        self._running.add(number)
+        self._input += len(generation.prompt) if metered else 0
         return number
 
     def next(self, timeout_s: float | None = None) -> tuple[int, Piece] | None:

@@ -4,22 +4,27 @@ They are a few hundred bytes each and at most as many as the context has tokens,
 does not read stall everybody else.
 """
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from device_agent.engine.guide import Guide
 from device_agent.engine.records import Generation, Piece, Timings
 from device_agent.engine.rows import Snapshot
 from device_agent.engine.sampling import Sampler
 from edgekit.errors import EdgekitError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
     """What to do, where the pieces go, whether they are still wanted.
 
+    With a `guide` the answer follows a grammar. `on_piece` is called after each thing that was put into the outbox.
     With `prepared` nothing is written: the prompt is read, and the future gets its keys and values.
     """
 
@@ -28,6 +33,17 @@ class Job:
     outbox: "queue.SimpleQueue[Piece | EdgekitError]" = field(default_factory=queue.SimpleQueue)
     cancelled: threading.Event = field(default_factory=threading.Event)
     prepared: "Future[Snapshot] | None" = None
+    guide: Guide | None = None
+    on_piece: Callable[[], None] | None = None
+
+    def put(self, item: Piece | EdgekitError) -> None:
+        """Deliver it, and tell who wants to be told: an error of theirs is logged, and ends nothing."""
+        self.outbox.put(item)
+        if self.on_piece is not None:
+            try:
+                self.on_piece()
+            except Exception:
+                log.exception("Whoever waits for pieces failed when it was told of one")
 
     def end_unserved(self) -> None:
         """Say "cancelled" for a request whose turn never came."""
@@ -37,7 +53,7 @@ class Job:
     def end(self, last: Piece | EdgekitError) -> None:
         """Deliver the last piece, or the reason why there is none."""
         if self.prepared is None:
-            self.outbox.put(last)
+            self.put(last)
         elif self.prepared.done():
             return
         elif isinstance(last, EdgekitError):

@@ -17,6 +17,10 @@ from edgekit.errors import EdgekitError, ServerError
 
 log = logging.getLogger(__name__)
 
+KEPT_POSITIONS = 32
+"""Of a prompt whose own logprobs are wanted: logits of so many tokens at once (6 MB for a vocabulary of 49,152) have a
+buffer that stays (`shared`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Room:
@@ -159,18 +163,18 @@ class Batch:
         waiting = [row for row in served if self._waits(row)]
         readers, writers = [], []
         for row, run in served.items():
-            if run.left == 1 and run.job.prepared is None:
+            if not run.reads:
                 writers.append(row)
             elif row not in waiting:
                 readers.append(Reader(row, run.left, run.served))
         return next_turn(readers, writers, self._costs, pace=self._pace, read_last=self._read_last)
 
     def _reading(self) -> list[Run]:
-        return [run for run in self._runs.values() if run.left > 1 and run.job.prepared is None]
+        return [run for run in self._runs.values() if run.reads and run.job.prepared is None]
 
     def _follow(self, row: int, run: Run) -> None:
         """If somebody reads the same beginning just now, wait for it rather than read it twice."""
-        if run.job.prepared is not None or not self.room.prefix_bytes:
+        if run.job.prepared is not None or run.wants_prompt or not self.room.prefix_bytes:
             return
         most = len(run.ids) - 1
         found = [(min(common(other.ids, run.ids), most), other) for other in self._reading() if other is not run]
@@ -194,12 +198,15 @@ class Batch:
     # --- steps of the model ---------------------------------------------------------------------
 
     def _read(self, row: int, run: Run, count: int) -> None:
+        if run.wants_prompt:
+            count = min(count, KEPT_POSITIONS)
         last = count == run.left
         ids = run.ids[run.read : run.read + count]
-        keep = 1 if last and run.job.prepared is None else 0
+        keep = count if run.wants_prompt else int(last and run.job.prepared is None)
         began = self._clock()
         logits = self._rows.read(row, ids, keep=keep)
-        self._costs.note_read(count, self._clock() - began)
+        if not run.wants_prompt:  # which takes longer, and would make others' chunks shorter
+            self._costs.note_read(count, self._clock() - began)
         run.read += count
         run.served += count
         self.counters.read += count
@@ -227,13 +234,14 @@ class Batch:
 
     def _write(self, row: int) -> None:
         with self._guarded(row) as run:
-            drafts = self._drafts(run)
+            # Guesses are worth verifying where the model is there for this request alone.
+            drafts = run.drafts(cost=self._costs.verify_s) if len(self._runs) == 1 else ()
             began = self._clock()
             if not drafts:
                 logits = self._rows.decode({row: run.ids[-1]})
                 self._costs.note_decode(1, self._clock() - began)
             else:
-                logits = self._rows.read(row, [run.ids[-1], *drafts], keep=len(drafts) + 1)
+                logits = self._rows.read(row, (run.ids[-1], *drafts), keep=len(drafts) + 1)
                 self._costs.note_verify(len(drafts) + 1, self._clock() - began)
             run.read += 1
             self._accept(run, logits, drafts)
@@ -241,16 +249,12 @@ class Batch:
                 run.read = len(run.ids) - 1
                 self._rows.truncate(row, run.read)
 
-    def _drafts(self, run: Run) -> list[int]:
-        """Guesses worth verifying, if the model is there for this request alone."""
-        if run.guesser is None or len(self._runs) > 1:
-            return []
-        room = run.room - 1  # the step's own token comes on top
-        return list(run.guesser.guess(run.ids, room=room, cost=self._costs.verify_s))[:room]
-
     def _accept(self, run: Run, logits: Floats, drafts: Sequence[int] = ()) -> None:
         made, accepted = run.made, run.accepted
-        run.accept(logits, drafts)
+        if run.wants_prompt:
+            run.accept_prompt(logits)
+        else:
+            run.accept(logits, drafts)
         self.counters.written += run.made - made
         self.counters.drafted += len(drafts)
         self.counters.accepted += run.accepted - accepted
@@ -271,7 +275,7 @@ class Batch:
             self._seats.leave(row, keep=not failed)
 
     def _sit(self, run: Run) -> int:
-        row = self._seats.take(run.ids)
+        row = self._seats.take(run.ids, fresh=run.wants_prompt)
         run.read = self._rows.length(row)
         self._runs[row] = run
         return row

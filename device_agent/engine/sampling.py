@@ -111,8 +111,8 @@ def distribution(logits: Logits, sampling: Sampling) -> tuple[Ids | None, Logits
     `logits` [vocab] are already penalised, the temperature is not 0. Ids are None when they are all ids in order.
     Raises ServerError if the logits are not numbers.
     """
-    peak = _finite(float(logits.max()))
-    ids = _top(logits, sampling.top_k) if 0 < sampling.top_k < logits.size else None
+    peak = finite(float(logits.max()))
+    ids = top_ids(logits, sampling.top_k) if 0 < sampling.top_k < logits.size else None
     kept = logits if ids is None else logits[ids]
     with np.errstate(over="ignore", under="ignore"):  # far below the peak, -inf and 0 are the right answers
         weights = kept - np.float32(peak)
@@ -177,18 +177,19 @@ def _adjustment(sampling: Sampling) -> _Adjust | None:
 
 def _greedy(logits: Logits, history: History) -> int:  # noqa: ARG001  # the signature of every sampler
     best = int(logits.argmax())  # the first of equals; a NaN counts as the largest, so this sees it
-    _finite(float(logits[best]))
+    finite(float(logits[best]))
     return best
 
 
-def _finite(peak: float) -> float:
+def finite(peak: float) -> float:
+    """The largest logit itself. Raises ServerError if it is not a number: the model or its files are broken."""
     if not math.isfinite(peak):
         raise ServerError(f"the model's largest logit is {peak}, so its computation is broken")
     return peak
 
 
-def _top(logits: Logits, k: int) -> Ids:
-    """Ids of the `k` largest logits, the lowest ids among equals, in ascending order; 0 < k < size.
+def top_ids(logits: Logits, k: int) -> Ids:
+    """Ids of the `k` largest logits, the lowest ids among equals, in ascending order; 0 < k <= size.
 
     The k-th largest of any group maxima is at most the k-th largest of all: a bound from one cheap pass.
     """

@@ -18,7 +18,8 @@ import psutil
 from device_agent.engine.answers import Job, QueuedAnswer
 from device_agent.engine.batch import Batch, Room
 from device_agent.engine.budget import prefix_bytes_for, slots_for
-from device_agent.engine.records import EngineSettings, EngineState, Generation
+from device_agent.engine.guide import Guide
+from device_agent.engine.records import MOST_TOP_LOGPROBS, EngineSettings, EngineState, Generation, Grammar
 from device_agent.engine.rows import Rows, Snapshot
 from device_agent.engine.sampling import make_sampler
 from device_agent.engine.sequence import Guesser, Language, room_for
@@ -98,13 +99,15 @@ class Scheduler:
         """Requests that wait for their turn, running ones not counted."""
         return len(self._waiting)
 
-    def submit(self, generation: Generation) -> QueuedAnswer:
-        """Queue a request. Nothing of it is computed yet, but all of it is checked.
+    def submit(self, generation: Generation, *, on_piece: Callable[[], None] | None = None) -> QueuedAnswer:
+        """Queue a request. Nothing of it is computed yet, but all of it is checked, and its grammar is compiled.
 
-        Raises InvalidRequest (empty prompt, an id outside of the vocabulary, a limit or a sampling parameter out
-        of range, an empty stop string), ContextOverflow, Overloaded (queue full) or ShuttingDown (after `close`).
+        `on_piece` is called after each piece or error that can be read, on the thread that delivers it; what it raises
+        is logged. Raises InvalidRequest (empty prompt, an id outside of the vocabulary, a limit or a sampling parameter
+        out of range, an empty stop string, a grammar that is none), ContextOverflow, Overloaded (queue full) or
+        ShuttingDown (after `close`).
         """
-        job = self._checked(generation)
+        job = self._checked(generation, on_piece=on_piece)
         with self._changed:
             if len(self._waiting) >= self._settings.queue_limit and not self._closing:
                 a_slot_s = self._usual_s / self._batch.room.slots
@@ -134,13 +137,32 @@ class Scheduler:
             self._chores.append(chore)
             self._changed.notify_all()
 
-    def _checked(self, generation: Generation, *, prepared: "Future[Snapshot] | None" = None) -> Job:
+    def _checked(
+        self,
+        generation: Generation,
+        *,
+        prepared: "Future[Snapshot] | None" = None,
+        on_piece: Callable[[], None] | None = None,
+    ) -> Job:
         prompt, vocab = generation.prompt, self._language.vocab
-        room_for(len(prompt), max_tokens=generation.max_tokens, context_tokens=self._context_tokens)
+        room_for(generation, context_tokens=self._context_tokens)
         if min(prompt) < 0 or max(prompt) >= vocab:
             raise InvalidRequest(f"The prompt has a token id outside of 0 to {vocab - 1}.", param="prompt")
         StopStrings(generation.stop)  # made again when its turn comes; here for what it refuses
-        return Job(generation, make_sampler(generation.sampling, vocab=vocab), prepared=prepared)
+        if not 0 <= (generation.top_logprobs or 0) <= MOST_TOP_LOGPROBS:
+            raise InvalidRequest(
+                f"top_logprobs is {generation.top_logprobs}, and must be from 0 to {MOST_TOP_LOGPROBS}.",
+                param="top_logprobs",
+            )
+        sampler = make_sampler(generation.sampling, vocab=vocab)
+        return Job(generation, sampler, prepared=prepared, guide=self._guide(generation.grammar), on_piece=on_piece)
+
+    def _guide(self, grammar: Grammar | None) -> Guide | None:
+        if grammar is None:
+            return None
+        if self._language.guide is None:
+            raise InvalidRequest("This model follows no grammars.", param="grammar")
+        return self._language.guide(grammar)
 
     def _queue(self, where: collections.deque[Job], job: Job) -> None:
         if self._closing:
@@ -151,10 +173,12 @@ class Scheduler:
     def _withdraw(self, job: Job) -> None:
         """Take a request out of the queue; one that is not there runs or has ended, and sees its flag."""
         with self._changed:
-            if job in self._waiting:
+            waited = job in self._waiting
+            if waited:
                 self._waiting.remove(job)
-                job.end_unserved()
             self._changed.notify_all()  # a rest may be over for it
+        if waited:  # not under the lock: who hears of it may want something of other threads
+            job.end_unserved()
 
     # --- the governor's hooks, from any thread --------------------------------------------------
 
@@ -205,15 +229,17 @@ class Scheduler:
         """
         with self._changed:
             self._closing = True
-            while self._errands:
-                self._errands.popleft().end_unserved()
+            unserved = [*self._errands]
+            self._errands.clear()
             if not finish or self._thread.ident is None:  # a thread that was never started serves nobody
-                while self._waiting:
-                    self._waiting.popleft().end_unserved()
+                unserved += self._waiting
+                self._waiting.clear()
                 for job in self._running:
                     job.cancelled.set()
             self._changed.notify_all()
             started = self._thread.ident is not None
+        for job in unserved:
+            job.end_unserved()
         if started:
             self._thread.join()
 

@@ -36,13 +36,15 @@ class Seats:
         self._used = [0] * slots
         self._uses = 0
 
-    def take(self, ids: Sequence[int]) -> int:
+    def take(self, ids: Sequence[int], *, fresh: bool = False) -> int:
         """A row for the text `ids`, with as much of it cached as is known; at least the last token is left to read.
 
-        The list may grow while the row is taken. There must be a row that is not taken.
+        With `fresh` all of it is left. The list may grow while the row is taken. There must be a row that is not taken.
         """
         row = self._vacancy()
-        if self._limit_bytes:
+        if fresh:
+            self._keep(row, 0)
+        elif self._limit_bytes:
             row = self._with_beginning(ids, row)
         else:  # not even from those who run: how fast an answer begins would tell what others have asked
             self._rows.truncate(row, 0)

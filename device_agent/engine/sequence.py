@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from device_agent.engine.answers import Job
+from device_agent.engine.drafting.lengths import MOST_GUESSES
 from device_agent.engine.drafting.verify import verified
-from device_agent.engine.records import FinishReason, Piece, Timings
+from device_agent.engine.guide import Guide
+from device_agent.engine.logprobs import PromptLogprobs, logprob_of
+from device_agent.engine.records import FinishReason, Generation, Grammar, Piece, Timings, TokenLogprob
 from device_agent.engine.rows import Floats
 from device_agent.engine.sampling import History
 from device_agent.engine.text import Detokenizer, StopStrings, TextDecoder
@@ -19,11 +22,15 @@ from edgekit.errors import ContextOverflow, InvalidRequest
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """What a model's ids mean: their text, and which of them end an answer."""
+    """What a model's ids mean: their text, and which of them end an answer.
+
+    `guide` makes the guide of a grammar, and raises InvalidRequest; None: this model follows none.
+    """
 
     tokenizer: TextDecoder
     eos: frozenset[int]
     vocab: int
+    guide: Callable[[Grammar], Guide] | None = None
 
 
 class Guesser(Protocol):
@@ -36,17 +43,20 @@ class Guesser(Protocol):
         """
 
 
-def room_for(prompt_tokens: int, *, max_tokens: int | None, context_tokens: int) -> int:
-    """How many tokens the answer may have, at least 1: prompt and answer together fill the context at most.
+def room_for(generation: Generation, *, context_tokens: int) -> int:
+    """How many tokens the answer may have: prompt and answer together fill the context at most.
 
-    Raises InvalidRequest (empty prompt, or `max_tokens` below 1) or ContextOverflow (no room for one token).
+    At least 1, or 0 where nothing but the prompt's logprobs is asked for. Raises InvalidRequest (empty prompt, or
+    `max_tokens` too small) or ContextOverflow (no room for that).
     """
+    prompt_tokens, max_tokens = len(generation.prompt), generation.max_tokens
     if prompt_tokens < 1:
         raise InvalidRequest("The prompt is empty.", param="prompt")
-    if max_tokens is not None and max_tokens < 1:
-        raise InvalidRequest(f"max_tokens is {max_tokens}, and must be at least 1.", param="max_tokens")
+    fewest = 0 if generation.prompt_logprobs else 1
+    if max_tokens is not None and max_tokens < fewest:
+        raise InvalidRequest(f"max_tokens is {max_tokens}, and must be at least {fewest}.", param="max_tokens")
     room = context_tokens - prompt_tokens
-    if room < 1:
+    if room < (0 if max_tokens == 0 else 1):
         raise ContextOverflow(prompt_tokens, context_tokens)
     return room if max_tokens is None else min(room, max_tokens)
 
@@ -77,12 +87,16 @@ class Run:
         self.guesser = guesser
         self.finished = False
         self._prompt_tokens = len(self.ids)
-        self._room = room_for(len(self.ids), max_tokens=generation.max_tokens, context_tokens=context_tokens)
+        self._room = room_for(generation, context_tokens=context_tokens)
         self._eos = language.eos
         self._history = History(generation.prompt)
-        self._detokenizer = Detokenizer(language.tokenizer)
+        self._detokenizer = Detokenizer(language.tokenizer, shown=generation.shown)
         self._stops = StopStrings(generation.stop)
         self._unsent: list[int] = []
+        self._top = generation.top_logprobs
+        self._logprobs: list[TokenLogprob] = []  # of the tokens that were not sent
+        self._prompt_logprobs = PromptLogprobs(generation.prompt, top=self._top or 0)
+        self._told_prompt = not generation.prompt_logprobs
         self._drafts: Iterator[int] = iter(())
         self._clock = clock
         self._started = clock()
@@ -92,6 +106,16 @@ class Run:
     def left(self) -> int:
         """Tokens to be read before the next one can be chosen; 1 while it writes."""
         return len(self.ids) - self.read
+
+    @property
+    def reads(self) -> bool:
+        """Whether its next step reads the prompt, or an answer again whose cache was lost."""
+        return self.left > 1 or self.wants_prompt or self.job.prepared is not None
+
+    @property
+    def wants_prompt(self) -> bool:
+        """Whether the logits of the prompt's own tokens are still wanted."""
+        return not self._told_prompt
 
     @property
     def room(self) -> int:
@@ -111,7 +135,40 @@ class Run:
         """
         self.drafted += len(drafts)
         self._drafts = iter(drafts)
-        verified(logits, drafts, self.job.sampler, self._history, stop=self._take)
+        verified(logits, drafts, self._choose, self._history, stop=self._take)
+
+    def accept_prompt(self, logits: Floats) -> None:
+        """Learn from the logits [positions, vocab] of those of the prompt's tokens that were `read` last.
+
+        After all of them their logprobs are delivered, and what follows is chosen. Raises ServerError.
+        """
+        self._prompt_logprobs.note(self.read - len(logits), logits)
+        if self.left:
+            return
+        self._told_prompt = True
+        self.job.put(Piece(text="", prompt_logprobs=self._prompt_logprobs.all()))
+        if self.room:
+            self.accept(logits[-1:])
+        else:
+            self._show("", "length")
+
+    def drafts(self, *, cost: Callable[[int], float]) -> Sequence[int]:
+        """Guesses of what comes next: what its grammar forces, or else the guesser's that the grammar allows."""
+        most = self.room - 1  # the step's own token comes on top
+        guide = self.job.guide
+        if self.guesser is None or most < 1:
+            return ()
+        if guide is not None and (forced := guide.forced()):
+            return forced[: min(most, MOST_GUESSES)]
+        found = self.guesser.guess(self.ids, room=most, cost=cost)[:most]
+        return found if guide is None or not found else found[: guide.allowed(found)]
+
+    def _choose(self, logits: Floats, history: History) -> int:
+        guide = self.job.guide
+        token_id = self.job.sampler(logits if guide is None else guide.masked(logits), history)
+        if self._top is not None:
+            self._logprobs.append(logprob_of(logits, token_id, top=self._top))
+        return token_id
 
     def _take(self, token_id: int) -> bool:
         """One more token of the answer; True if it was the last one."""
@@ -125,6 +182,9 @@ class Run:
         if token_id in self._eos:  # such a token has no text of its own
             self._show("", "stop")
         else:
+            if self.job.guide is not None:
+                self.job.guide.take(token_id)
+                finish = "stop" if self.job.guide.complete else finish
             self._show(self._detokenizer.push(token_id), finish)
         return self.finished
 
@@ -135,17 +195,27 @@ class Run:
     def _show(self, text: str, finish: FinishReason | None) -> None:
         if finish:
             text += self._detokenizer.finish()
-        text, stopped = self._stops.push(text)
-        if stopped:
+        text, stopped_by = self._stops.push(text)
+        if stopped_by is not None:
             finish = "stop"
         elif finish:
             text += self._stops.finish()
         if finish:
             self.finished = True
-            self.job.end(Piece(text=text, tokens=tuple(self._unsent), finish=finish, timings=self._timings()))
+            self.job.end(
+                Piece(
+                    text=text,
+                    tokens=tuple(self._unsent),
+                    logprobs=tuple(self._logprobs),
+                    finish=finish,
+                    stopped_by=stopped_by,
+                    timings=self._timings(),
+                )
+            )
         elif text:
-            self.job.outbox.put(Piece(text=text, tokens=tuple(self._unsent)))
+            self.job.put(Piece(text=text, tokens=tuple(self._unsent), logprobs=tuple(self._logprobs)))
             self._unsent.clear()
+            self._logprobs.clear()
 
     def _timings(self) -> Timings:
         first_s = self._first_s if self.made else self._clock()

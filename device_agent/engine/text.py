@@ -1,6 +1,7 @@
 """From token ids to text that a reader may see: whole characters only, and nothing of a stop string."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from edgekit.errors import InvalidRequest
@@ -20,7 +21,9 @@ class TextDecoder(Protocol):
 
 
 class Detokenizer:
-    """Incremental decoding that gives the same text as decoding all ids at once; special tokens are skipped.
+    """Incremental decoding that gives the same text as decoding all ids at once.
+
+    Special tokens are skipped but for those in `shown`, whose names are text.
 
     Only a window of the newest ids is decoded for each token, so the cost does not grow with the answer. In
     front of it stands an anchor, the first ids that gave text: decoders that strip the space of a text's first
@@ -30,8 +33,9 @@ class Detokenizer:
     held back until the next tokens decide, or until `finish`.
     """
 
-    def __init__(self, tokenizer: TextDecoder) -> None:
+    def __init__(self, tokenizer: TextDecoder, *, shown: AbstractSet[int] = frozenset()) -> None:
         self._tokenizer = tokenizer
+        self._special = shown
         self._anchor: list[int] = []
         self._anchor_text = ""
         self._window: list[int] = []
@@ -39,6 +43,8 @@ class Detokenizer:
 
     def push(self, token_id: int) -> str:
         """Text that became certain with this token; often one word, sometimes nothing."""
+        if self._special and token_id not in self._special and self._is_special(token_id):
+            return ""
         self._window.append(token_id)
         text = self._text()
         certain = len(text) - _unsure(text)
@@ -71,7 +77,7 @@ class Detokenizer:
 
     def _shorten(self, text: str) -> None:
         """Bound the window when no end of a character is in sight, as in binary rubbish."""
-        if self._is_special(self._window[-1]):
+        if not self._special and self._is_special(self._window[-1]):
             self._window.pop()  # it has no part in the text, and would take the place of a byte that has
         if len(self._window) > 2 * _KEPT_TOKENS:
             held = len(text) - self._shown
@@ -80,10 +86,11 @@ class Detokenizer:
 
     def _is_special(self, token_id: int) -> bool:
         # A space that is only stripped because it comes first has no text either way.
-        return not self._decode([token_id]) and bool(self._tokenizer.decode([token_id], skip_special_tokens=False))
+        skipped, whole = (self._tokenizer.decode([token_id], skip_special_tokens=skip) for skip in (True, False))
+        return not skipped and bool(whole)
 
     def _decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=True)
+        return self._tokenizer.decode(ids, skip_special_tokens=not self._special)
 
 
 def _unsure(text: str) -> int:
@@ -105,16 +112,17 @@ class StopStrings:
         self._stops = tuple(stops)
         self._held = ""
 
-    def push(self, text: str) -> tuple[str, bool]:
-        """Text that is safe to show, and whether a stop string ended it; after that, push no more."""
+    def push(self, text: str) -> tuple[str, str | None]:
+        """Text that is safe to show, and the stop string that ended it, if one did; after that, push no more."""
         text = self._held + text
-        ends = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        ends = [(at + len(stop), at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if ends:
             self._held = ""
-            return text[: min(ends)[1]], True
+            _, at, stop = min(ends)
+            return text[:at], stop
         safe = min((_beginning(stop, text) for stop in self._stops), default=len(text))
         self._held = text[safe:]
-        return text[:safe], False
+        return text[:safe], None
 
     def finish(self) -> str:
         """What was held back, now that the text is at its end."""

@@ -15,6 +15,7 @@ from device_agent.access.keys import Scope as Scope  # noqa: PLC0414 - a part of
 from device_agent.engine.records import EngineState, ModelService
 from device_agent.ledger.report import Column, UsageRow
 from edgekit.manifest import Manifest
+from edgekit.strategies import Strategies, packaged
 
 Dialect = Literal["chat", "completions", "responses", "messages", "embeddings"]
 
@@ -221,10 +222,14 @@ class Usage(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything behind the door. `books` hear of every request; `keys` or `usage` that is None is not found."""
+    """Everything behind the door. `books` hear of every request; `keys` or `usage` that is None is not found.
+
+    `strategies` are those that one may name.
+    """
 
     models: Models
     gate: Gate
     books: tuple[Book, ...] = ()
     keys: Keys | None = None
     usage: Usage | None = None
+    strategies: Strategies = field(default_factory=packaged)

@@ -24,7 +24,7 @@ class Extension(msgspec.Struct, kw_only=True):
     strategy: Annotated[str, Meta(min_length=1, max_length=limits.SPEAKER_CHARS)] | None = None
 
 
-TokenLimit = Annotated[int, Meta(ge=1)]
+TokenLimit = Annotated[int, Meta(ge=1, lt=1 << 31)]
 
 
 class ChatBody(AnswerBody, kw_only=True):

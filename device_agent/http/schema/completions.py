@@ -20,7 +20,7 @@ class CompletionBody(AnswerBody, kw_only=True):
     """Supported parameters of plain completions: text, texts, ids or lists of ids."""
 
     prompt: str | list[str | TokenId | list[TokenId]]
-    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    max_tokens: Annotated[int, Meta(ge=0, lt=1 << 31)] | None = None
     echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=limits.TOP_LOGPROBS)] | None = None
     grammar: GrammarBody | None = None

@@ -15,6 +15,10 @@ Penalty = Annotated[float, Meta(ge=-2, le=2)]
 StopText = Annotated[str, Meta(min_length=1, max_length=limits.STOP_CHARS)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
+Biases = Annotated[
+    dict[TokenId, Bias],
+    Meta(max_length=limits.BIASES, extra_json_schema={"propertyNames": {"pattern": "^[0-9]{1,9}$"}}),
+]
 ModelId = Annotated[str, Meta(max_length=limits.NAME_CHARS)]
 
 
@@ -38,13 +42,7 @@ class AnswerBody(msgspec.Struct, kw_only=True):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     seed: Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] | None = None
-    logit_bias: (
-        Annotated[
-            dict[TokenId, Bias],
-            Meta(max_length=limits.BIASES, extra_json_schema={"propertyNames": {"pattern": "^[0-9]{1,9}$"}}),
-        ]
-        | None
-    ) = None
+    logit_bias: Biases | None = None
     stop: StopText | Annotated[list[StopText], Meta(max_length=limits.STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -110,9 +110,9 @@ def test_the_sampler_sees_prompt_and_answer() -> None:
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers() -> None:
-    assert room_for(9, max_tokens=None, context_tokens=10) == 1
+    assert room_for(asked(prompt=(5,) * 9), context_tokens=10) == 1
     with pytest.raises(ContextOverflow) as caught:
-        room_for(10, max_tokens=None, context_tokens=10)
+        room_for(asked(prompt=(5,) * 10), context_tokens=10)
     assert (caught.value.prompt_tokens, caught.value.context_tokens) == (10, 10)
 
 

@@ -1,0 +1,175 @@
+"""Answers of a given form: which tokens may come next at each step, so that no other answer can be written.
+
+The grammars are llguidance's (https://github.com/guidance-ai/llguidance): it reads the model's tokenizer.json, and
+walks a grammar's parser over the tree of all tokens. The tree is made when the first grammar is asked for (0.35 s for
+49,152 tokens), so that a model without such requests pays nothing.
+"""
+
+import collections
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from device_agent.engine.records import Grammar
+from device_agent.engine.rows import Floats
+from edgekit.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import llguidance
+
+log = logging.getLogger(__name__)
+
+MAX_SOURCE_BYTES = 64 << 10
+"""Of a grammar's text. OpenAI's schemas may have 15,000 characters of names, and 5,000 properties."""
+MAX_LEXER_STATES = 30_000
+"""Each takes one or two kilobytes; llguidance's own limit is 250,000."""
+KEPT_GRAMMARS = 16
+"""Compiled ones: the choices of a request share theirs, and a chat's next turn has the same tools."""
+_MAX_PROBLEM_CHARS = 400
+
+# One line, with a space after each comma and colon: as Python's json.dumps writes, and so as most JSON that models were
+# trained on. Without a choice of white space a model at temperature 1 cannot lose itself in it, and more is forced.
+_JSON_STYLE: "llguidance._lib.JsonCompileOptions" = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+}
+
+
+class Guide:
+    """A grammar and how far one answer has come in it. Any thread, but one at a time."""
+
+    def __init__(self, matcher: "llguidance.LLMatcher", *, vocab: int, param: str) -> None:
+        self._matcher = matcher
+        self._vocab = vocab
+        self._param = param
+        # The tokenizer may know fewer ids than the model has logits, or more.
+        self._words = np.zeros((1, (vocab + 31) // 32), np.int32)
+
+    def masked(self, logits: Floats) -> Floats:
+        """`logits` [vocab] in which tokens that the grammar does not allow now are minus infinity; a copy.
+
+        Tokens that end an answer are allowed where the grammar may end. Raises InvalidRequest if the grammar allows
+        nothing, or takes more than its share of time.
+        """
+        from llguidance.numpy import fill_next_token_bitmask
+
+        fill_next_token_bitmask(self._matcher, self._words)
+        self._check()
+        allowed = np.unpackbits(self._words.view(np.uint8)[0], bitorder="little", count=self._vocab).view(bool)
+        if not allowed.any():
+            raise InvalidRequest("The grammar allows no token here, and does not allow to end.", param=self._param)
+        return np.where(allowed, logits, np.float32(-np.inf))
+
+    def take(self, token_id: int) -> None:
+        """Go on after this token, which must be allowed. Raises InvalidRequest as `masked` does."""
+        self._matcher.consume_token(token_id)
+        self._check()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing but an end may follow."""
+        return bool(self._matcher.is_stopped())
+
+    def forced(self) -> Sequence[int]:
+        """Ids of the text that must come next, as the tokenizer would write it; none if there is a choice."""
+        return [int(token_id) for token_id in self._matcher.compute_ff_tokens()]
+
+    def allowed(self, ids: Sequence[int]) -> int:
+        """How many of these tokens, one after the other, the grammar allows now."""
+        return int(self._matcher.validate_tokens(list(ids)))
+
+    def copy(self) -> "Guide":
+        """Another answer's, that has come as far."""
+        return Guide(self._matcher.deep_copy(), vocab=self._vocab, param=self._param)
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise _refusal(self._matcher.get_error(), self._param)
+
+
+class Grammars:
+    """Makes guides for one model's tokens. Any thread may call.
+
+    `tokenizer_json` gives the text of its tokenizer.json; `eos` are the ids that end an answer, `vocab` is how many
+    logits there are.
+    """
+
+    def __init__(self, tokenizer_json: Callable[[], str], *, vocab: int, eos: Iterable[int]) -> None:
+        self._tokenizer_json = tokenizer_json
+        self._vocab = vocab
+        self._eos = sorted(eos)
+        self._tokenizer: llguidance.LLTokenizer | None = None
+        self._kept: collections.OrderedDict[Grammar, Guide] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def guide(self, grammar: Grammar) -> Guide:
+        """A guide at the beginning of an answer. Raises InvalidRequest for what is no grammar, or too large a one."""
+        param = "response_format" if grammar.kind == "json_schema" else "grammar"
+        _check_size(grammar, param)
+        with self._lock:
+            found = self._kept.get(grammar)
+            if found is not None:
+                self._kept.move_to_end(grammar)
+                return found.copy()
+            tokenizer = self._tokenizer = self._tokenizer or self._made_tokenizer(param)
+        made = _compiled(grammar, tokenizer, vocab=self._vocab, param=param)
+        with self._lock:
+            self._kept[grammar] = made
+            if len(self._kept) > KEPT_GRAMMARS:
+                self._kept.popitem(last=False)
+            return made.copy()
+
+    def _made_tokenizer(self, param: str) -> "llguidance.LLTokenizer":
+        import llguidance
+
+        try:
+            return llguidance.LLTokenizer(self._tokenizer_json(), eos_token=self._eos)
+        except ValueError as error:
+            log.warning("llguidance cannot use this tokenizer: %s", error)
+            raise InvalidRequest(f"This model's tokenizer knows no grammars: {error}", param=param) from error
+
+
+def _check_size(grammar: Grammar, param: str) -> None:
+    try:
+        size = len(grammar.source.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"The grammar is not Unicode: {error.reason} at {error.start}.", param=param) from error
+    if size > MAX_SOURCE_BYTES:
+        raise InvalidRequest(
+            f"The grammar has {size:,} bytes, and {MAX_SOURCE_BYTES:,} are the most that are taken.", param=param
+        )
+
+
+def _compiled(grammar: Grammar, tokenizer: "llguidance.LLTokenizer", *, vocab: int, param: str) -> Guide:
+    import llguidance
+
+    limits = llguidance.LLParserLimits(max_lexer_states=MAX_LEXER_STATES, verbose_errors=False)
+    try:
+        matcher = llguidance.LLMatcher(tokenizer, _text_of(grammar), log_level=0, limits=limits)
+    except ValueError as error:
+        raise _refusal(str(error), param) from error
+    if matcher.is_error():
+        raise _refusal(matcher.get_error(), param)
+    guide = Guide(matcher, vocab=vocab, param=param)
+    guide.masked(np.zeros(vocab, np.float32))  # what cannot even begin is refused now
+    return guide
+
+
+def _text_of(grammar: Grammar) -> str:
+    """The grammar as llguidance's own. Raises ValueError."""
+    from llguidance import LLMatcher
+
+    if grammar.kind == "json_schema":
+        return str(LLMatcher.grammar_from_json_schema(grammar.source, defaults=_JSON_STYLE))
+    if grammar.kind == "regex":
+        return str(LLMatcher.grammar_from_regex(grammar.source))
+    return str(LLMatcher.grammar_from_lark(grammar.source))
+
+
+def _refusal(problem: str, param: str) -> InvalidRequest:
+    name = "JSON schema" if param == "response_format" else "grammar"
+    return InvalidRequest(f"This {name} cannot be followed: {problem.strip()[:_MAX_PROBLEM_CHARS]}", param=param)
