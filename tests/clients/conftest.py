@@ -33,7 +33,7 @@ def agent(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     edgekit = [python, "-m", "edgekit"]
     for name, package, pattern in MODELS:
         folder = _output([python, "-c", FIND.format(package=package)], environment)
-        (source,) = sorted(Path(folder).rglob(pattern))
+        source = min(Path(folder).rglob(pattern), key=lambda path: len(path.parts))
         model = source if source.suffix == ".gguf" else source.parent
         _output([*edgekit, "export", str(model), "-o", str(home / "models" / name), "--json"], environment)
     log = (home / "agent.log").open("wb")
