@@ -41,7 +41,10 @@ def agent(bundle: Path, home: Path) -> Iterator[str]:
     with subprocess.Popen([*command, "--draft", "off"], cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
-            yield json.loads(process.stdout.readline())["url"]
+            text = b""
+            while not text.endswith(b"}\n"):
+                text += process.stdout.readline()
+            yield json.loads(text)["url"]
         finally:
             process.terminate()
 

@@ -11,6 +11,7 @@ import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -35,14 +36,14 @@ def agent(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         folder = _output([python, "-c", FIND.format(package=package)], environment)
         source = min(Path(folder).rglob(pattern), key=lambda path: len(path.parts))
         model = source if source.suffix == ".gguf" else source.parent
-        _output([*edgekit, "export", str(model), "-o", str(home / "models" / name), "--json"], environment)
+        _output([*edgekit, "export", str(model), "-o", str(home / "models" / name), "--name", name], environment)
     log = (home / "agent.log").open("wb")
     with subprocess.Popen(
         [*edgekit, "serve", "--port", "0", "--json"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log
     ) as process:
         try:
             assert process.stdout is not None
-            ready = json.loads(process.stdout.readline())
+            ready = _first_value(process.stdout)
             ids = {kind: name for name, kind in _models(ready["url"])}
             yield Agent(ready["url"], ids["generate"], ids["embed"], home, process.pid)
         finally:
@@ -51,6 +52,17 @@ def agent(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
                 process.wait(60)
             process.kill()
             log.close()
+
+
+def _first_value(stream: IO[bytes]) -> dict[str, str]:
+    """The JSON object that is written first, over several lines."""
+    text = b""
+    for line in stream:
+        text += line
+        with contextlib.suppress(ValueError):
+            found: dict[str, str] = json.loads(text)
+            return found
+    raise AssertionError("the agent ended before it was ready")
 
 
 def _models(url: str) -> list[tuple[str, str]]:
