@@ -218,7 +218,7 @@ def _structured(agent: Agent) -> str:
 
 
 def _tools(agent: Agent) -> str:
-    form = {"tools": [TOOL], "tool_choice": "required", "max_tokens": 60}
+    form = {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 60}
     choice = _chat(agent, form)["choices"][0]
     call = choice["message"]["tool_calls"][0]
     _check(choice["finish_reason"] == "tool_calls" and choice["message"]["content"] is None, "not a tool call alone")
