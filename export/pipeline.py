@@ -120,7 +120,7 @@ def _write_graph(
         decoder.save(folder, arch, made.plan, weights, made.quantise, written, made.scales)
         if prefill.possible(made.plan):
             prefill.save(folder, folder / contract.PREFILL_FILE, arch, made.plan)
-        if adapted.possible(arch):
+        if not recipe.rotate:
             adapted.save(folder, arch)
     return made
 

@@ -39,13 +39,15 @@ class Update:
 
     def a(self) -> Floats:
         """[rank, inputs]."""
-        return _finite(read_tensor(self.layer.a, f"{self.layer.module}.lora_A"), self.layer)
+        return read_tensor(self.layer.a, f"{self.layer.module}.lora_A")
 
     def b(self) -> Floats:
         """[outputs, rank], scaled."""
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = read_tensor(self.layer.b, f"{self.layer.module}.lora_B") * np.float32(self.layer.scaling)
-        found: Floats = _finite(scaled, self.layer)[self.rows]
+        if not np.isfinite(scaled).all():
+            raise CorruptCheckpoint(f"{self.layer.module} holds values that are no numbers", self.layer.b.file.name)
+        found: Floats = scaled[self.rows]
         return found
 
 
@@ -145,9 +147,3 @@ def _names(family: Family, source: Part, layer: str) -> Iterator[str]:
 def _check(layer: Layer, place: _Place) -> None:
     if (layer.outputs, layer.inputs) != (place.outputs, place.inputs):
         raise mismatch(f"{layer.module}.weight", (layer.outputs, layer.inputs), (place.outputs, place.inputs))
-
-
-def _finite(values: Floats, layer: Layer) -> Floats:
-    if not np.isfinite(values).all():
-        raise CorruptCheckpoint(f"{layer.module} holds values that are no numbers", layer.a.file.name)
-    return values

@@ -34,13 +34,12 @@ from export.quantize.plan import parts_apart
 _BEFORE = ".before_lora"
 
 
-def possible(arch: ModelArch) -> bool:
-    """Whether adapters fit a decoder of ours: a rotated one has the gains of its norms folded into other matrices."""
-    return not arch.rotated and arch.block != "opaque"
-
-
 def save(folder: Path, arch: ModelArch) -> None:
-    """Write the graph beside the decoder in `folder`."""
+    """Write the graph beside the decoder in `folder`, which must not be rotated.
+
+    A rotation folds the gains of norms into the matrices behind them, so an adapter's A would have to be folded with
+    gains that the bundle no longer has.
+    """
     model = onnx.load(str(folder / contract.MODEL_FILE), load_external_data=False)
     onnx.save(adapted(model, arch), str(folder / contract.ADAPTERS_FILE))
 
@@ -118,4 +117,4 @@ def _operand(product: onnx.NodeProto, products: dict[str, onnx.NodeProto]) -> st
 
 
 def _node(kind: str, inputs: list[str], outputs: list[str]) -> onnx.NodeProto:
-    return helper.make_node(kind, inputs, outputs, name=f"{outputs[0]}/{kind}")
+    return helper.make_node(kind, inputs, outputs, name=f"{outputs[0]}/lora/{kind}")
