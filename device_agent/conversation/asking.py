@@ -72,6 +72,10 @@ class Asker:
         """The ids of an opening alone."""
         return behind(asked.bare, self.prompt(asked, opening))
 
+    def fits(self, tokens: int) -> bool:
+        """Whether the context holds so many."""
+        return tokens <= self._model.context_tokens
+
     def room(self, prompt_tokens: int) -> int:
         """Tokens that fit behind a prompt. Raises ContextOverflow if none does."""
         room = self._model.context_tokens - prompt_tokens

@@ -12,8 +12,6 @@ from edgekit.errors import InvalidRequest
 Prompt = str | tuple[int, ...]
 """Plain text, or ids that the client has already cut it into."""
 
-_SEED_MASK = (1 << 63) - 1
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequest:
@@ -77,7 +75,7 @@ def _varied(generation: Generation, choice: int) -> Generation:
     seed = generation.sampling.seed
     if choice == 0 or seed is None:
         return generation
-    return replace(generation, sampling=replace(generation.sampling, seed=(seed + choice) & _SEED_MASK))
+    return replace(generation, sampling=replace(generation.sampling, seed=seed + choice))
 
 
 class Completion:
@@ -93,7 +91,7 @@ class Completion:
 
     def next(self, timeout_s: float | None = None) -> Event | None:
         """As records.Exchange."""
-        if not self._events and (found := self._merged.next(timeout_s)) is not None:
+        while not self._events and (found := self._merged.next(timeout_s)) is not None:
             self._take(*found)
         return self._events.popleft() if self._events else None
 

@@ -126,7 +126,8 @@ class CompletionReply:
 def offsets(tokens: Sequence[bytes], text: str) -> list[int]:
     """Where in `text` each token begins, in characters.
 
-    A token without text of its own (one that begins or ends a text) is where the next one is. Decoders may strip the
+    A token without text of its own (one that begins or ends a text) is where the next one is, and one that is the rest
+    of a character where that character is. Decoders may strip the
     space of a text's first word, and hold the bytes of an unfinished character back.
     """
     raw = text.encode()
@@ -135,7 +136,8 @@ def offsets(tokens: Sequence[bytes], text: str) -> list[int]:
     for token in tokens:
         where, width = _place(token, raw, at)
         characters += _begun(raw[at:where])
-        found.append(characters)
+        inside = raw[where : where + 1] and not _begun(raw[where : where + 1])
+        found.append(characters - 1 if inside else characters)
         characters += _begun(raw[where : where + width])
         at = where + width
     return found
