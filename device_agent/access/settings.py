@@ -1,8 +1,7 @@
-"""AccessSettings: who is let in, and how."""
+"""AccessSettings: who is let in."""
 
 import ipaddress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from edgekit.errors import UsageError
@@ -15,15 +14,10 @@ AUTHS: tuple[Auth, ...] = ("local", "required")
 class AccessSettings:
     """With `auth` "local", programs on this machine may make tokens without a key; with "required", nobody may.
 
-    What changes the agent's state needs a key with the scope `admin` in either case. Pages of `allowed_origins`
-    ("https://chat.example.org") may call the API from a browser. `tls_cert` (PEM, the whole chain) and `tls_key` make
-    it speak HTTPS only.
+    What changes the agent's state needs a key with the scope `admin` in either case.
     """
 
     auth: Auth = "local"
-    allowed_origins: tuple[str, ...] = ()
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
 
 
 def check_exposure(host: str, settings: AccessSettings) -> None:

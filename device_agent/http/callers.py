@@ -4,6 +4,7 @@
 until somebody opens it.
 """
 
+import contextlib
 import ipaddress
 import math
 from collections.abc import Mapping
@@ -68,7 +69,8 @@ def install(app: Flask, gate: Gate) -> None:
     def tell_limits(response: Response) -> Response:
         found = g.get("caller")
         if isinstance(found, Caller) and found.key and request.method == "POST":
-            response.headers.extend(limit_headers(gate.standing(found)))
+            with contextlib.suppress(Unauthorised):  # the key has gone since; the answer stands
+                response.headers.extend(limit_headers(gate.standing(found)))
         return response
 
 

@@ -100,7 +100,7 @@ def _print(rows: list[Entry], currency: str | None) -> None:
     click.echo(click.style(line(last), bold=True))
 
 
-def _cell(name: str, value: str | float | None, currency: str | None) -> str:
+def _cell(name: str, value: object, currency: str | None) -> str:
     if name == "cost":
         return "-" if value is None else f"{value:.4f} {currency}"
     return f"{value:,}" if isinstance(value, int) else str(value)
