@@ -41,7 +41,7 @@ class Config:
 def config_of(settings: Settings, home: Path) -> Config:
     """Everything that rooms are built with. Raises UsageError."""
     return Config(
-        access=_access(settings.server),
+        access=AccessSettings(auth=settings.server.auth),
         http=_http(settings.server),
         ledger=_ledger(settings.usage, home),
         opening=_opening(settings.engine, home),
@@ -58,15 +58,6 @@ def config_of(settings: Settings, home: Path) -> Config:
 
 def _path(given: str | None) -> Path | None:
     return None if given is None else Path(given)
-
-
-def _access(server: ServerSettings) -> AccessSettings:
-    return AccessSettings(
-        auth=server.auth,
-        allowed_origins=server.cors,
-        tls_cert=_path(server.tls_cert),
-        tls_key=_path(server.tls_key),
-    )
 
 
 def _http(server: ServerSettings) -> HttpSettings:

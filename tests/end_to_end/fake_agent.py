@@ -72,7 +72,13 @@ def device(**changed: Any) -> Json:
     return {
         "versions": {"edgekit": "0.4.0", "onnxruntime": "1.31.1", "python": "3.11.9"},
         "uptime_s": 93_784,
-        "machine": {"processor": "ARM Cortex-A76", "cores": 4, "threads": 4, "system": "Linux", "architecture": "aarch64"},
+        "machine": {
+            "processor": "ARM Cortex-A76",
+            "cores": 4,
+            "threads": 4,
+            "system": "Linux",
+            "architecture": "aarch64",
+        },
         "memory": {"total_bytes": 8_200_000_000, "available_bytes": 5_100_000_000, "rss_bytes": 812_000_000},
         "disk": {"free_bytes": 19_300_000_000, "total_bytes": 62_000_000_000},
         "temperature_c": 61.4,
