@@ -46,11 +46,11 @@ class Server:
 
     def __init__(self, app: Flask, *, host: str, port: int, settings: HttpSettings) -> None:
         self._settings = settings
+        self._tls = tls.context(settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
         self._socket = _bind(host, port)
         self._stopping = threading.Event()
         self._lock = threading.RLock()  # re-entrant: a signal handler may call close() inside serve()
         self._state: Literal["new", "serving", "ended"] = "new"
-        self._tls = tls.context(settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
         try:
             self._server = _listener(app, self._socket, settings, self._tls)
         except BaseException:
