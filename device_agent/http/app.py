@@ -2,13 +2,30 @@
 
 from flask import Flask, Response, request
 
-from device_agent.http import callers, chat, completions, embeddings, errors, guard, openapi, page, text
+from device_agent.http import (
+    access,
+    callers,
+    catalogue,
+    chat,
+    completions,
+    cors,
+    embeddings,
+    errors,
+    guard,
+    keys,
+    models,
+    openapi,
+    ops,
+    page,
+    text,
+    usage,
+)
 from device_agent.http.bodies import as_json
 from device_agent.http.services import Services
 from device_agent.http.settings import HttpSettings
 from edgekit import __version__
 
-API = (chat, completions, embeddings, text)
+API = (models, chat, completions, embeddings, text, catalogue, usage, keys)
 """Rooms of the API; each has routes(services, settings), whose blueprint is mounted at `/v1`, and at `/` as llama.cpp
 has it."""
 
@@ -17,25 +34,29 @@ def create_app(services: Services, settings: HttpSettings) -> Flask:
     """The API of what `services` has, the health check, and the page."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_limit_bytes
+    access.install(app, services.operations)  # first: what is refused below is seen too
 
     @app.before_request
     def check_sender() -> None:
-        refused = guard.refusal(
+        headers = request.headers
+        sender = guard.Sender(
             method=request.method,
-            host=request.headers.get("Host"),
-            origin=request.headers.get("Origin"),
-            settings=settings,
+            path=request.path,
+            host=headers.get("Host"),
+            origin=headers.get("Origin"),
+            fetch_site=headers.get("Sec-Fetch-Site"),
+            fetch_mode=headers.get("Sec-Fetch-Mode"),
         )
-        if refused:
+        if refused := guard.refusal(sender, settings):
             raise refused
 
+    cors.install(app, settings)  # before callers are asked for keys: a browser's preflight has none
     callers.install(app, services.gate)
 
-    @app.get("/health")
-    def health() -> Response:
-        return as_json({"status": "ok"})
-
     tables = [room.ROUTES for room in API]
+    if services.operations is not None:
+        app.register_blueprint(ops.routes(services.operations))
+        tables.append(ops.ROUTES)
 
     @app.get("/openapi.json")
     def description() -> Response:

@@ -12,7 +12,10 @@ from werkzeug.exceptions import HTTPException
 from device_agent.http import replies
 from device_agent.http.bodies import as_json
 from device_agent.http.settings import HttpSettings
-from edgekit.errors import EdgekitError, Overloaded, RequestTooLarge, RouteError, ServerError
+from edgekit.errors import EdgekitError, Overloaded, QuotaExceeded, RequestTooLarge, RouteError, ServerError
+
+MOST_SDK_WAIT_S = 60
+"""Of openai-python and anthropic-python (`_calculate_retry_timeout` and `_should_retry` in their _base_client.py)."""
 
 _log = logging.getLogger(__name__)
 
@@ -24,8 +27,7 @@ def install(app: Flask, settings: HttpSettings) -> None:
         if problem.http_status >= 500:
             _log.warning("a request could not be served: %s", problem)
         response = as_json(replies.error(problem), problem.http_status)
-        if problem.http_status == 503:
-            response.headers["Retry-After"] = str(problem.retry_after_s if isinstance(problem, Overloaded) else 1)
+        response.headers.extend(_retry_headers(problem))
         return response
 
     def routing(problem: HTTPException) -> Response:
@@ -44,3 +46,12 @@ def install(app: Flask, settings: HttpSettings) -> None:
     app.register_error_handler(EdgekitError, known)
     app.register_error_handler(HTTPException, routing)
     app.register_error_handler(Exception, unexpected)
+
+
+def _retry_headers(problem: EdgekitError) -> dict[str, str]:
+    """When to come again. The SDKs obey up to a minute, and try again at once after more unless told not to."""
+    if problem.http_status not in (429, 503):
+        return {}
+    wait_s = problem.retry_after_s if isinstance(problem, Overloaded | QuotaExceeded) else 1
+    found = {"Retry-After": str(wait_s)}
+    return found if wait_s <= MOST_SDK_WAIT_S else found | {"X-Should-Retry": "false"}
