@@ -67,7 +67,7 @@ def _say(route: str, method: str, status: int, seconds: float, visit: Visit | No
         fields |= {
             "model": served.model,
             "adapter": served.adapter,
-            "key": served.caller.key,
+            "key": served.caller.key or None,
             "input_tokens": served.input_tokens,
             "cached_tokens": served.cached_tokens,
             "output_tokens": served.output_tokens,

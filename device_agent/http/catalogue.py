@@ -13,7 +13,7 @@ ROUTES = (
     Route(method="get", path=_PATH, summary="The store's catalogue, for people.", scope="infer", reply=Catalogue),
     Route(
         method="post",
-        path=f"{_PATH}/{{model}}/activate",
+        path=f"{_PATH}/{{name}}/activate",
         summary="Make a model the one that answers if nobody is named, also after a restart.",
         scope="admin",
         reply=CatalogueEntry,
@@ -21,7 +21,7 @@ ROUTES = (
     ),
     Route(
         method="post",
-        path=f"{_PATH}/{{model}}/unload",
+        path=f"{_PATH}/{{name}}/unload",
         summary="Take a model out of memory once nobody uses it.",
         scope="admin",
         reply=CatalogueEntry,

@@ -21,7 +21,10 @@ from device_agent.http.settings import HttpSettings
 from device_agent.http.tls import TlsSocket
 
 _AT_ONCE = 8
-"""Connections that are closed together to make room: the next few newcomers need not look again."""
+"""So many clients are let in with each turn of the loop, and so many places are kept free for them."""
+
+_TEND_S = 1.0
+"""How often deadlines are looked at."""
 
 _log = logging.getLogger(__name__)
 
@@ -134,6 +137,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     def __init__(self, *, http: HttpSettings, tls: ssl.SSLContext | None, **named: Any) -> None:  # noqa: ANN401 - waitress's
         self._http = http
         self._tls = tls
+        self._tended = time.monotonic()
         self.channel_class = Connection if tls is None else TlsConnection
         super().__init__(bind_socket=False, **named)
 
@@ -149,21 +153,37 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             raw.close()
             raise OSError(*error.args) from error
 
-    def readable(self) -> bool:
-        """As the loop asks: whether to accept more."""
-        if self.accepting and len(self._map) >= self.adj.connection_limit:
-            self._make_room()
-        return bool(super().readable())
+    def handle_accept(self) -> None:
+        """As the loop calls it when somebody is there: a turn costs as much for several as for one."""
+        for _ in range(_AT_ONCE):
+            before = len(self._map)
+            if before < self.adj.connection_limit:
+                super().handle_accept()
+            if len(self._map) == before:
+                return
 
     def maintenance(self, now: float) -> None:
-        """As waitress calls it every `cleanup_interval` seconds; its own would wait for a client to read."""
-        ticks = time.monotonic()
-        for connection in list(self.active_channels.values()):
-            if connection.overdue(ticks, self._http):
-                connection.handle_close()
+        """As waitress calls it, in the middle of its loop: see `tend`."""
+
+    def tend(self) -> None:
+        """Close who is too slow, and make room if all places are taken. To be called between two turns of the loop.
+
+        Not within one: the loop has the descriptors of this turn in its hand, and one that is closed may be given to
+        the next client at once, who would then be taken for the one before.
+        """
+        now = time.monotonic()
+        if now >= self._tended + _TEND_S:
+            self._tended = now
+            for connection in list(self.active_channels.values()):
+                if connection.overdue(now, self._http):
+                    connection.handle_close()
+        if self.accepting and len(self._map) > self.adj.connection_limit - _AT_ONCE:
+            self._make_room()
 
     def _make_room(self) -> None:
         idle = [connection for connection in self.active_channels.values() if not connection.busy()]
         for connection in heapq.nsmallest(_AT_ONCE, idle, key=lambda each: each.since):
             connection.handle_close()
-        _log.debug("all %d connections are taken: %d idle ones made room", self.adj.connection_limit, len(idle))
+        _log.debug(
+            "all %d connections are taken: the longest idle of %d made room", self.adj.connection_limit, len(idle)
+        )

@@ -18,7 +18,7 @@ ROUTES = (
     ),
     Route(
         method="get",
-        path="/v1/models/{model}",
+        path="/v1/models/{name}",
         summary="One of them, by any name that requests may use.",
         scope="infer",
         reply=ModelEntry,

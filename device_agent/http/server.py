@@ -46,11 +46,11 @@ class Server:
 
     def __init__(self, app: Flask, *, host: str, port: int, settings: HttpSettings) -> None:
         self._settings = settings
+        self._tls = tls.context(settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
         self._socket = _bind(host, port)
         self._stopping = threading.Event()
         self._lock = threading.RLock()  # re-entrant: a signal handler may call close() inside serve()
         self._state: Literal["new", "serving", "ended"] = "new"
-        self._tls = tls.context(settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
         try:
             self._server = _listener(app, self._socket, settings, self._tls)
         except BaseException:
@@ -84,6 +84,7 @@ class Server:
             self._state = "serving"
         try:
             while not self._stopping.is_set():
+                self._server.tend()
                 wasyncore.loop(timeout=1, use_poll=True, map=self._server._map, count=1)  # noqa: SLF001
             self._drain()
         finally:
@@ -102,6 +103,7 @@ class Server:
         self._server.accepting = False
         deadline = time.monotonic() + self._settings.drain_s
         while time.monotonic() < deadline and self._busy():
+            self._server.tend()
             wasyncore.loop(timeout=_TURN_S, use_poll=True, map=self._server._map, count=1)  # noqa: SLF001
 
     def _busy(self) -> bool:
@@ -122,7 +124,6 @@ def _listener(app: Flask, bound: socket.socket, settings: HttpSettings, context:
         sockets=[bound],
         threads=settings.threads,
         connection_limit=min(settings.connection_limit, _most_files()),
-        cleanup_interval=1,
         channel_request_lookahead=1,
         max_request_body_size=max(_DISCARD_BYTES, settings.body_limit_bytes + 1),
         max_request_header_size=64 << 10,

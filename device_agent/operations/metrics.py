@@ -6,11 +6,12 @@ and of the machine are read when somebody asks (`readings`).
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -29,74 +30,75 @@ class Metrics:
     """Implements `Book`; `exposition` writes everything down."""
 
     def __init__(self, readings: Readings) -> None:
-        self.registry = registry = CollectorRegistry()
         model = ("model",)
         self._requests = Counter(
-            "edgekit_requests", "Requests that used a model, by how they ended.", (*model, "finish"), registry=registry
+            "edgekit_requests", "Requests that used a model, by how they ended.", (*model, "finish"), registry=None
         )
         self._prompt = Counter(
-            "edgekit_prompt_tokens", "Prompt tokens read (llama.cpp: prompt_tokens_total).", model, registry=registry
+            "edgekit_prompt_tokens", "Prompt tokens read (llama.cpp: prompt_tokens_total).", model, registry=None
         )
         self._cached = Counter(
-            "edgekit_cached_tokens", "Prompt tokens that were known and not read again.", model, registry=registry
+            "edgekit_cached_tokens", "Prompt tokens that were known and not read again.", model, registry=None
         )
         self._prompt_s = Counter(
             "edgekit_prompt_seconds",
             "Seconds from a request's arrival to its first token, waiting included (llama.cpp: prompt_seconds_total).",
             model,
-            registry=registry,
+            registry=None,
         )
         self._generated = Counter(
             "edgekit_generated_tokens",
             "Tokens generated (llama.cpp: tokens_predicted_total).",
             model,
-            registry=registry,
+            registry=None,
         )
         self._generated_s = Counter(
             "edgekit_generated_seconds",
             "Seconds from first tokens to the ends of answers (llama.cpp: tokens_predicted_seconds_total).",
             model,
-            registry=registry,
+            registry=None,
         )
         self._longest = Gauge(
             "edgekit_tokens_max",
             "The longest prompt with its answer so far, in tokens (llama.cpp: n_tokens_max).",
             model,
-            registry=registry,
+            registry=None,
         )
         self._first = Histogram(
             "edgekit_time_to_first_token_seconds",
             "From a request's arrival to its first token.",
             model,
             buckets=FIRST_TOKEN_BUCKETS,
-            registry=registry,
+            registry=None,
         )
         self._each = Histogram(
             "edgekit_time_per_output_token_seconds",
             "Mean time between the tokens of an answer.",
             model,
             buckets=PER_TOKEN_BUCKETS,
-            registry=registry,
+            registry=None,
         )
         self._whole = Histogram(
             "edgekit_request_duration_seconds",
             "From a request's arrival to the end of its answer.",
             model,
             buckets=REQUEST_BUCKETS,
-            registry=registry,
+            registry=None,
         )
         self._responses = Counter(
-            "edgekit_http_responses", "Responses, by route.", ("route", "method", "status"), registry=registry
+            "edgekit_http_responses", "Responses, by route.", ("route", "method", "status"), registry=None
         )
         self._response_s = Histogram(
             "edgekit_http_response_duration_seconds",
             "From a request's first line to the last byte of its response.",
             ("route",),
             buckets=RESPONSE_BUCKETS,
-            registry=registry,
+            registry=None,
         )
         self._longest_seen: dict[str, int] = {}
-        registry.register(_Asked(readings))
+        self.registry = CollectorRegistry()
+        kept = [value for value in vars(self).values() if isinstance(value, MetricWrapperBase)]
+        self.registry.register(_Asked(kept, readings))
 
     def note(self, served: Served) -> None:
         """Count a request."""
@@ -134,17 +136,25 @@ class Metrics:
 
 
 class _Asked(Collector):
-    """Reads when somebody asks. Says nothing when it is registered, which would ask too early."""
+    """What was counted, and what is read when somebody asks.
 
-    def __init__(self, readings: Readings) -> None:
+    Without the moments when counters were made, which would be a third of all lines.
+    """
+
+    def __init__(self, kept: Sequence[Collector], readings: Readings) -> None:
+        self._kept = kept
         self._readings = readings
 
     def collect(self) -> Iterable[Metric]:
-        """The readings."""
-        return self._readings()
+        """All of it."""
+        for metric in self._kept:
+            for family in metric.collect():
+                family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+                yield family
+        yield from self._readings()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: names are told with the values."""
+        """Nothing: names are told with the values, and to read them now would ask too early."""
         return ()
 
 

@@ -329,15 +329,26 @@ def test_a_damaged_file_is_moved_aside_and_a_new_one_begun(
     assert begin().tokens_today("key_a", NOW) == 13
 
 
-def test_tokens_noted_before_a_file_is_moved_aside_still_count(begin: Begin, tmp_path: Path) -> None:
+def test_tokens_noted_before_a_file_is_moved_aside_still_count_and_later_ones_are_written(
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     book = begin()
     book.note(served())
     assert book.settle(WAIT_S)
-    for path in tmp_path.iterdir():
-        path.write_bytes(b"not a database" * 1_000)
+    real, found = database.write, [sqlite3.DatabaseError("database disk image is malformed")]
+
+    def write(*given: Any) -> None:
+        if found:
+            raise found.pop()
+        real(*given)
+
+    monkeypatch.setattr(database, "write", write)
     book.note(served())
-    book.settle(WAIT_S)
+    with book._changed:
+        assert book._changed.wait_for(lambda: not book._waiting, WAIT_S)
     assert book.tokens_today("key_a", NOW) == 26
+    assert [row.requests for row in sums(book)] == [1]
+    assert len(rows_of(tmp_path / "usage.damaged.sqlite3")) == 1
 
 
 def test_a_database_of_a_later_edgekit_is_kept_for_it(begin: Begin, tmp_path: Path) -> None:
