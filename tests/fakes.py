@@ -5,11 +5,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from device_agent.engine.records import FinishReason, Generation, Piece, Timings
-from device_agent.http.services import Caller, Card, ModelName, Served, Services, Standing
+from device_agent.http.reports import HealthReply
+from device_agent.http.services import Caller, Card, Health, ModelName, Rates, Served, Services, Standing
 from edgekit.arch import ModelArch, Rotary
 from edgekit.chat import Message, Tool
 from edgekit.errors import ContextOverflow, EdgekitError, InvalidRequest, Unauthorised, UnknownModel
@@ -305,16 +307,43 @@ class FakeBook:
         self.pages.append(served)
 
 
+@dataclass
+class FakeOperations:
+    """Is as well as a test says, and remembers the responses that were counted."""
+
+    state: Health = field(default_factory=lambda: Health(status="ok"))
+    rates: Rates = field(default_factory=lambda: Rates(prompt_tokens_per_s=100.0, decode_tokens_per_s=None))
+    responses: list[tuple[str, str, int]] = field(default_factory=list)
+
+    def health(self) -> Health:
+        return self.state
+
+    def measured(self, model: str) -> Rates:
+        return self.rates
+
+    def device(self) -> msgspec.Struct:
+        return HealthReply(status="ok")
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        return f"accepted {accept}\n".encode(), "text/plain; version=1.0.0; charset=utf-8"
+
+    def answered(self, *, route: str, method: str, status: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.responses.append((method, route, status))
+
+
 def services(
     service: FakeService | None = None,
     *,
     models: FakeModels | None = None,
     gate: FakeGate | None = None,
     book: FakeBook | None = None,
+    operations: FakeOperations | None = None,
 ) -> Services:
     """Everything behind the door, faked."""
     return Services(
         models=models or FakeModels(service or FakeService()),
         gate=gate or FakeGate(),
         books=(book or FakeBook(),),
+        operations=operations or FakeOperations(),
     )

@@ -6,12 +6,14 @@ from typing import Protocol
 
 from device_agent.conversation import tools
 from device_agent.conversation.records import ChatRequest
-from device_agent.conversation.thinking import closed, marks_of, opened, reasons_by_itself
+from device_agent.conversation.thinking import marks_of
 from device_agent.engine.records import ModelService
 from edgekit.chat import Message
 from edgekit.errors import ContextOverflow, TemplateError
 
 Ids = tuple[int, ...]
+_SEEN_TOKENS = 16
+"""At the end of a prompt: enough for a mark, however it was cut into tokens, and the end of its line."""
 
 
 class Build(Protocol):
@@ -70,6 +72,10 @@ class Asker:
         """The ids of an opening alone."""
         return behind(asked.bare, self.prompt(asked, opening))
 
+    def fits(self, tokens: int) -> bool:
+        """Whether the context holds so many."""
+        return tokens <= self._model.context_tokens
+
     def room(self, prompt_tokens: int) -> int:
         """Tokens that fit behind a prompt. Raises ContextOverflow if none does."""
         room = self._model.context_tokens - prompt_tokens
@@ -80,20 +86,17 @@ class Asker:
     # --- marks ---
 
     def opened(self, asked: Asked) -> bool:
-        """Whether the template has opened the reasoning."""
-        return self.marks is not None and opened(self._model, asked.bare, self.marks)
-
-    def reasons(self, asked: Asked) -> bool:
-        """Whether the model would reason by itself."""
-        if self.marks is None or closed(self._model, asked.bare, self.marks):
-            return False
-        return reasons_by_itself(self._model, self.marks) or self.opened(asked)
+        """Whether the template has opened the reasoning. Without one, the user's words end the prompt."""
+        return self.marks is not None and self._model.template is not None and self.marks.opened(self._end(asked))
 
     def skipping(self, asked: Asked) -> str:
-        """An opening after which the model does not reason by itself: because a strategy says how, or that it not."""
-        if self.marks is None or not self.reasons(asked):
+        """An opening after which the model does not reason by itself; "" if it would not."""
+        if self.marks is None or self._model.template is None:
             return ""
-        return f"{self.marks.closing}\n\n" if self.opened(asked) else self.marks.nothing
+        return self.marks.skipping(self._end(asked), template=self._model.template)
+
+    def _end(self, asked: Asked) -> str:
+        return self._model.text_of(asked.bare[-_SEEN_TOKENS:])
 
 
 def behind(start: Ids, whole: Ids) -> Ids:

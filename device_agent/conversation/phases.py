@@ -18,9 +18,10 @@ from functools import partial
 from device_agent.conversation.asking import Asked, Asker, Ids
 from device_agent.conversation.reading import AnswerReader, PhaseReader, ReasoningReader
 from device_agent.conversation.records import ChatRequest
-from device_agent.conversation.thinking import Marks, Thinking
+from device_agent.conversation.thinking import Thinking
 from device_agent.engine.records import GREEDY, FinishReason, Generation, Grammar, ModelService, Sampling
 from edgekit import strategies as rules
+from edgekit.marks import Marks
 from edgekit.strategies import Strategies, Strategy
 
 OWN_SHARE = 0.75
@@ -61,9 +62,7 @@ def first_phases(model: ModelService, request: ChatRequest, strategies: Strategi
     asking = _Request(request, Asker(model, request, late=late))
     if not late:
         return _by_strategy(asking, strategies.named[request.strategy], request.max_tokens)
-    if len(strategies.named) == 1 or request.max_tokens == 1:
-        return _by_strategy(asking, strategies.named[strategies.chosen("")], request.max_tokens)
-    return (_choosing(asking, strategies, request.max_tokens),)
+    return _choosing(asking, strategies, request.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +89,25 @@ class _Request:
 # --- a strategy -----------------------------------------------------------------------------
 
 
-def _choosing(asking: _Request, strategies: Strategies, left: int | None) -> Phase:
-    """A name, greedily: a few tokens, and the conversation stays read."""
+def _choosing(asking: _Request, strategies: Strategies, left: int | None) -> Sequence[Phase]:
+    """A name, greedily: a few tokens, and the conversation stays read. Without room for that, the first strategy."""
 
     def after(written: Written) -> Sequence[Phase]:
         return _by_strategy(asking, strategies.named[strategies.chosen(written.text)], _rest(left, written))
 
     asked = asking.asker.ask(rules.choosing_messages(asking.wanted.messages, strategies))
+    prompt = asking.asker.prompt(asked, asking.asker.skipping(asked))
+    if left == 1 or len(strategies.named) == 1 or not asking.asker.fits(len(prompt) + rules.MAX_CHOOSING_TOKENS):
+        return _by_strategy(asking, strategies.named[strategies.chosen("")], left)
     most = rules.MAX_CHOOSING_TOKENS if left is None else min(rules.MAX_CHOOSING_TOKENS, left - 1)
     generation = Generation(
-        prompt=asking.asker.prompt(asked, asking.asker.skipping(asked)),
+        prompt=prompt,
         sampling=GREEDY,
         max_tokens=most,
         grammar=Grammar("regex", rules.choosing_pattern(strategies)),
         adapter=asking.wanted.adapter,
     )
-    return Phase(generation=generation, reader=ReasoningReader(0, None), after=after)
+    return (Phase(generation=generation, reader=ReasoningReader(0, None), after=after),)
 
 
 def _by_strategy(asking: _Request, strategy: Strategy, left: int | None) -> Sequence[Phase]:
@@ -155,7 +157,7 @@ def _own(asking: _Request, left: int | None) -> Sequence[Phase]:
     asked = asking.asker.ask(asking.wanted.messages)
     formed = asked.plan.grammar is not None or bool(asked.plan.opening) or bool(asking.wanted.stop)
     marks = asking.asker.marks
-    if marks is None or not formed or not asking.asker.reasons(asked):
+    if marks is None or not formed or not asking.asker.skipping(asked):
         return _answers(asking, asked, "", left)
     return _marked(asking, asked, marks, left)
 

@@ -1,70 +1,19 @@
-"""The reasoning that some models write before their answer, between two marks: told apart from the answer.
-
-Most write <think> and </think>; the table has the others. Templates of some open the first mark themselves, so an
-answer begins inside of it. Which marks a model uses is seen in its template and its vocabulary.
-"""
+"""The reasoning that some models write before their answer, between two marks: told apart from the answer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from device_agent.engine.records import ModelService
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """What stands before and behind the reasoning."""
-
-    opening: str
-    closing: str
-
-    @property
-    def nothing(self) -> str:
-        """Reasoning that was skipped, as Qwen3's template writes it."""
-        return f"{self.opening}\n\n{self.closing}\n\n"
-
-
-MARKS = (
-    Marks("<think>", "</think>"),  # Qwen3, SmolLM3, DeepSeek-R1 and its distills, Phi-4-reasoning, Hunyuan
-    Marks("[THINK]", "[/THINK]"),  # Magistral
-    Marks("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A Reasoning
-    Marks("<seed:think>", "</seed:think>"),  # Seed-OSS
-    Marks("<thought>", "</thought>"),  # EXAONE Deep
-)
-"""The first pair that a model knows is its own."""
+from edgekit.marks import MARKS, Marks, marks_in
 
 _Step = Callable[[], tuple[str, str]]
-_SEEN_TOKENS = 16
-"""At the end of a prompt: enough for an opening mark, however it was cut into tokens, and a line's end."""
 
 
 def marks_of(model: ModelService) -> Marks | None:
-    """The marks between which this model reasons; None if it knows none."""
-    template = model.template or ""
-    for marks in MARKS:
-        if marks.opening in template or marks.closing in template:
-            return marks
-        if model.token_id(marks.opening) is not None and model.token_id(marks.closing) is not None:
-            return marks
-    return None
-
-
-def reasons_by_itself(model: ModelService, marks: Marks) -> bool:
-    """Whether reasoning is a part of this model's turns: some only have the marks in a vocabulary that they share."""
-    return marks.opening in (model.template or "")
-
-
-def opened(model: ModelService, prompt: tuple[int, ...], marks: Marks) -> bool:
-    """Whether the answer to this prompt begins inside of the reasoning."""
-    return _ends_with(model, prompt, marks.opening)
-
-
-def closed(model: ModelService, prompt: tuple[int, ...], marks: Marks) -> bool:
-    """Whether the answer to this prompt begins behind reasoning, which its template skips."""
-    return _ends_with(model, prompt, marks.closing)
-
-
-def _ends_with(model: ModelService, prompt: tuple[int, ...], mark: str) -> bool:
-    return model.template is not None and model.text_of(prompt[-_SEEN_TOKENS:]).rstrip().endswith(mark)
+    """The marks between which this model reasons, seen in its template or its vocabulary; None if it knows none."""
+    if (marks := marks_in(model.template or "")) is not None:
+        return marks
+    ids = {marks: (model.token_id(marks.opening), model.token_id(marks.closing)) for marks in MARKS}
+    return next((marks for marks, both in ids.items() if None not in both), None)
 
 
 class Thinking:

@@ -3,7 +3,9 @@
 from flask import Flask, Response, request
 
 from device_agent.http import (
+    access,
     callers,
+    catalogue,
     chat,
     completions,
     cors,
@@ -11,7 +13,9 @@ from device_agent.http import (
     errors,
     guard,
     keys,
+    models,
     openapi,
+    ops,
     page,
     text,
     usage,
@@ -21,7 +25,7 @@ from device_agent.http.services import Services
 from device_agent.http.settings import HttpSettings
 from edgekit import __version__
 
-API = (chat, completions, embeddings, text, usage, keys)
+API = (models, chat, completions, embeddings, text, catalogue, usage, keys)
 """Rooms of the API; each has routes(services, settings), whose blueprint is mounted at `/v1`, and at `/` as llama.cpp
 has it."""
 
@@ -30,6 +34,7 @@ def create_app(services: Services, settings: HttpSettings) -> Flask:
     """The API of what `services` has, the health check, and the page."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_limit_bytes
+    access.install(app, services.operations)  # first: what is refused below is seen too
 
     @app.before_request
     def check_sender() -> None:
@@ -48,11 +53,10 @@ def create_app(services: Services, settings: HttpSettings) -> Flask:
     cors.install(app, settings)  # before callers are asked for keys: a browser's preflight has none
     callers.install(app, services.gate)
 
-    @app.get("/health")
-    def health() -> Response:
-        return as_json({"status": "ok"})
-
     tables = [room.ROUTES for room in API]
+    if services.operations is not None:
+        app.register_blueprint(ops.routes(services.operations))
+        tables.append(ops.ROUTES)
 
     @app.get("/openapi.json")
     def description() -> Response:

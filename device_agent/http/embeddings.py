@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from flask import Blueprint, Response
+from flask import Blueprint, Response, g
 
 from device_agent.conversation.records import Spent
 from device_agent.http import serving
@@ -46,7 +46,7 @@ def routes(services: Services, settings: HttpSettings) -> Blueprint:
     def embeddings() -> Response:
         who = require("infer")
         body, texts = parse_embedding(json_body(), lenient=settings.lenient)
-        visit = Visit(services, who, "embeddings", body.model or "")
+        g.visit = visit = Visit(services, who, "embeddings", body.model or "")
         tokens, finish = 0, "error"
         try:
             encoder = visit.lease.encoder

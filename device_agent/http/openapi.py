@@ -95,6 +95,11 @@ def document(routes: Sequence[Route], *, version: str) -> Json:
     }
 
 
+def path_of(rule: str) -> str:
+    """A rule of Flask's as the document writes it."""
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
+
+
 def _operation(route: Route) -> Json:
     said: Json = {
         "operationId": f"{route.method}_{re.sub(r'[^a-z0-9]+', '_', route.path.strip('/').lower()).strip('_')}",

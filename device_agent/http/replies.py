@@ -56,26 +56,6 @@ def timing(timings: Timings | None) -> Timing | UnsetType:
     )
 
 
-def model(manifest: Manifest, *, context_tokens: int, loaded_at: int) -> Json:
-    """An entry of /v1/models. `meta` is ours, with llama.cpp's names where it has them; `size` is in bytes."""
-    return {
-        "id": manifest.name,
-        "object": "model",
-        "created": loaded_at,
-        "owned_by": "edgekit",
-        "meta": {
-            "n_ctx": context_tokens,
-            "n_ctx_train": manifest.arch.context,
-            "n_vocab": manifest.arch.vocab,
-            "n_params": manifest.arch.parameters,
-            "size": manifest.file_bytes,
-            "quantisation": manifest.quant.precision,
-            "version": manifest.version,
-            "sha256": hashlib.sha256(manifest.to_bytes()).hexdigest(),
-        },
-    }
-
-
 def error(problem: EdgekitError) -> Json:
     """OpenAI's error object; a context overflow adds llama.cpp's two numbers."""
     param = problem.param if isinstance(problem, RequestError) else None

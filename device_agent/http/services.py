@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from device_agent.access.keys import Key, KeyWish
 from device_agent.access.keys import Scope as Scope  # noqa: PLC0414 - a part of this contract
@@ -203,6 +204,47 @@ class Book(Protocol):
         """Never raises: what cannot be written is logged and counted."""
 
 
+# --- how it is ------------------------------------------------------------------------------
+
+Status = Literal["ok", "loading", "degraded"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How the agent is, and why. One that is `ready` answers requests, though perhaps not every one."""
+
+    status: Status
+    reasons: tuple[str, ...] = ()
+    ready: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Tokens a second; None where nothing was measured."""
+
+    prompt_tokens_per_s: float | None
+    decode_tokens_per_s: float | None
+
+
+class Operations(Protocol):
+    """What operators look at."""
+
+    def health(self) -> Health:
+        """How the agent is."""
+
+    def measured(self, model: str) -> Rates:
+        """How fast a model was for its last requests, on this machine."""
+
+    def device(self) -> Struct:
+        """What /v1/edgekit/device says (DeviceReply in reports.py, which builds on these records)."""
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """All metrics in the format that `accept` asks for, and its media type."""
+
+    def answered(self, *, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a response; `route` is the rule as Flask writes it, never what somebody typed."""
+
+
 class Usage(Protocol):
     """What was served, added up."""
 
@@ -222,9 +264,9 @@ class Usage(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything behind the door. `books` hear of every request; `keys` or `usage` that is None is not found.
+    """Everything behind the door. `books` hear of every request; `strategies` are those that one may name.
 
-    `strategies` are those that one may name.
+    Of `keys`, `usage` and `operations` that are None, the routes are not found.
     """
 
     models: Models
@@ -232,4 +274,5 @@ class Services:
     books: tuple[Book, ...] = ()
     keys: Keys | None = None
     usage: Usage | None = None
+    operations: Operations | None = None
     strategies: Strategies = field(default_factory=packaged)

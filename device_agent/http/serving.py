@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import msgspec
-from flask import Response, request
+from flask import Response, g, request
 
 from device_agent.conversation.records import Event, Exchange, Spent
 from device_agent.engine.records import ModelService
@@ -32,7 +32,8 @@ class Reply(Wire, Protocol):
 
 @contextmanager
 def beginning(visit: Visit) -> Iterator[None]:
-    """Close the visit if something goes wrong before its exchange runs."""
+    """Close the visit if something goes wrong before its exchange runs. The log's line tells of it (access.py)."""
+    g.visit = visit
     try:
         yield
     except BaseException:

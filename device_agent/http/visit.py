@@ -9,7 +9,7 @@ from device_agent.http.services import Caller, Dialect, Lease, Served, Services,
 
 
 class Visit:
-    """A caller who was admitted, and the model that answers. `close` must come, once or more often.
+    """A caller who was admitted, and the model that answers. `close` must come, once or more often; it sets `served`.
 
     Making one raises what `Gate.admit` and `Models.lease` raise; nothing is then held.
     """
@@ -20,6 +20,7 @@ class Visit:
         self._first: float | None = None
         self._lock = threading.Lock()
         self._open = True
+        self.served: Served | None = None
         self._ticket: Ticket = services.gate.admit(caller)
         try:
             self.lease: Lease = services.models.lease(model)
@@ -55,7 +56,7 @@ class Visit:
             self._open = False
         self.lease.release()
         self._ticket.close()
-        served = replace(
+        self.served = served = replace(
             self._served,
             input_tokens=spent.input,
             cached_tokens=spent.cached,

@@ -73,7 +73,7 @@ def test_it_says_where_it_serves_and_serves_there() -> None:
     with serving("--port", "0") as agent:
         assert agent.ready == {"url": f"http://127.0.0.1:{agent.port}", "model": "tiny-llama", "context": CONTEXT}
         with closing(agent.connect()) as client:
-            assert get(client, "/health") == {"status": "ok"}
+            assert get(client, "/health") == {"status": "ok", "reasons": []}
             (card,) = get(client, "/v1/models")["data"]
             assert card["id"] == "tiny-llama"
             events = post(client, {**CHAT, "stream": True, "max_tokens": 5}).read().split(b"\n\n")

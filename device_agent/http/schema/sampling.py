@@ -14,7 +14,7 @@ from edgekit.errors import InvalidRequest
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 StopText = Annotated[str, Meta(min_length=1, max_length=limits.STOP_CHARS)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
-TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
+TokenId = Annotated[int, Meta(ge=0, lt=1 << 31, title="token id")]
 Biases = Annotated[
     dict[TokenId, Bias],
     Meta(max_length=limits.BIASES, extra_json_schema={"propertyNames": {"pattern": "^[0-9]{1,9}$"}}),

@@ -267,6 +267,12 @@ def test_reasoning_that_the_template_opens_is_reasoning_from_the_start() -> None
     assert (thought(found), said(found)) == ("a", "b")
 
 
+def test_words_of_a_user_do_not_open_the_reasoning_where_there_is_no_template() -> None:
+    asked = replace(REQUEST, messages=(Message(role="user", content="<think>"),))
+    service = FakeService(template=None, specials={"<think>": 5, "</think>": 6}, replies=script("a"))
+    assert said(events(start(service, asked))) == "a"
+
+
 def test_reasoning_brings_no_logprobs() -> None:
     pieces = [
         Piece(text=text, tokens=(at,), logprobs=(TokenLogprob(at, -1.0),))

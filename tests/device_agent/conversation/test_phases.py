@@ -235,3 +235,11 @@ def test_auto_answers_at_once_where_a_single_token_is_wanted() -> None:
     service = FakeService(replies=script("a", finish="length"), context_tokens=LONG)
     events(start(service, strategic("auto", max_tokens=1)))
     assert [generation.max_tokens for generation in service.generations] == [1]
+
+
+def test_auto_answers_at_once_where_the_question_which_does_not_fit() -> None:
+    longest = len(rules.choosing_messages((USER,), rules.packaged())[0].content) + rules.MAX_CHOOSING_TOKENS
+    for context, grammars in {longest: [True, False], longest - 1: [False]}.items():
+        service = FakeService(scripts=[script("direct"), script("a")], context_tokens=context)
+        events(start(service, strategic("auto")))
+        assert [generation.grammar is not None for generation in service.generations] == grammars

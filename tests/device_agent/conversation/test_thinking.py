@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_agent.conversation.thinking import MARKS, Marks, Thinking, closed, marks_of, opened, reasons_by_itself
+from device_agent.conversation.thinking import Thinking, marks_of
+from edgekit.marks import MARKS, Marks
 from tests.fakes import FakeService
 
 THINK = MARKS[0]
@@ -78,31 +79,17 @@ def test_reasoning_is_given_out_as_it_comes_up_to_what_may_be_a_mark() -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "specials", "marks", "by_itself"),
+    ("template", "specials", "marks"),
     [
-        ("{{ '<think>' }}", {}, THINK, True),
-        ("{{ content.split('</think>') }}", {}, THINK, False),
-        ("{{ messages }}", {"<think>": 5, "</think>": 6}, THINK, False),
-        (None, {"[THINK]": 5, "[/THINK]": 6}, MARKS[1], False),
-        ("{{ messages }}", {"<think>": 5}, None, False),
-        ("{{ messages }}", {}, None, False),
+        ("{{ '<think>' }}", {}, THINK),
+        ("{{ content.split('</think>') }}", {}, THINK),
+        ("{{ messages }}", {"<think>": 5, "</think>": 6}, THINK),
+        (None, {"[THINK]": 5, "[/THINK]": 6}, MARKS[1]),
+        ("{{ messages }}", {"<think>": 5}, None),
+        ("{{ messages }}", {}, None),
     ],
 )
 def test_a_models_marks_are_seen_in_its_template_or_vocabulary(
-    template: str | None, specials: dict[str, int], marks: Marks | None, by_itself: bool
+    template: str | None, specials: dict[str, int], marks: Marks | None
 ) -> None:
-    model = FakeService(template=template, specials=specials)
-    assert marks_of(model) == marks
-    assert marks is None or reasons_by_itself(model, marks) == by_itself
-
-
-def test_a_prompt_may_end_inside_of_the_reasoning_or_behind_it() -> None:
-    model = FakeService(template="x")
-    for prompt, expected in {"hi\n<think>\n": (True, False), "<think>\n\n</think>\n\n": (False, True)}.items():
-        ids = model.text_prompt(prompt)
-        assert (opened(model, ids, THINK), closed(model, ids, THINK)) == expected
-
-
-def test_words_of_a_user_do_not_open_the_reasoning_where_there_is_no_template() -> None:
-    model = FakeService(template=None)
-    assert not opened(model, model.text_prompt("<think>"), THINK)
+    assert marks_of(FakeService(template=template, specials=specials)) == marks

@@ -210,4 +210,4 @@ def test_many_clients_at_once_are_all_answered(start: Start) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [b'{"status":"ok"}'] * 60
+    assert found == [b'{"status":"ok","reasons":[]}'] * 60

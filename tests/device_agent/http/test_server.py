@@ -97,7 +97,7 @@ def test_others_are_served_while_one_stream_waits(start: Start) -> None:
         ask(waiting, stream=True)
         answer = service.answers.get(timeout=WAIT_S)
         other.request("GET", "/health")
-        assert other.getresponse().read() == b'{"status":"ok"}'
+        assert other.getresponse().read() == b'{"status":"ok","reasons":[]}'
         answer.push(*script("a"))
         assert waiting.getresponse().read().endswith(b"data: [DONE]\n\n")
 
