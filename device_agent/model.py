@@ -44,7 +44,7 @@ from device_agent.engine.spelling import Spelling
 from device_agent.loader import Loader, read_tokenizer
 from device_agent.stamps import CHECKED_FOLDER
 from edgekit.bundle import Bundle, open_bundle
-from edgekit.chat import Message, bundle_template
+from edgekit.chat import Message, Tool, bundle_template
 from edgekit.errors import InvalidRequest
 from edgekit.hardware import usable_cores
 from edgekit.manifest import Manifest
@@ -128,9 +128,18 @@ class Model:
         """Names of the LoRA adapters that requests may ask for."""
         return ()
 
-    def chat_prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Ids of the rendered chat. Raises TemplateError."""
-        return self._encoder.chat(messages)
+    def chat_prompt(
+        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), opening: str = ""
+    ) -> tuple[int, ...]:
+        """Ids of the rendered chat, and of `opening`: text with which the answer is made to begin.
+
+        Control tokens in `opening` are text, as they are in messages and tools. Raises TemplateError.
+        """
+        return self._encoder.chat(messages, tools, opening)
+
+    def rendered(self, messages: Sequence[Message], *, tools: Sequence[Tool] = ()) -> str:
+        """The rendered chat as text, for people. Raises TemplateError."""
+        return self._encoder.rendered(messages, tools)
 
     def text_prompt(self, text: str) -> tuple[int, ...]:
         """Ids of plain text; special tokens in it are read as text."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from device_agent.conversation.records import Argued, Called, Said
 from device_agent.engine.records import Grammar, TokenLogprob
@@ -44,25 +44,31 @@ class ToolPlan:
 class Syntax:
     """How calls are written, as data.
 
-    An answer that calls is: text, then
+    An answer that calls is some text, and then
 
-        opening (call (separator call)*) closing                      if the calls are `listed` together
+        opening call (separator call)* closing                        if the calls are `listed` together
         opening call closing (separator opening call closing)*        if each has marks of its own
 
-    and a call is `head name middle arguments tail`. Where `opening` is empty, only an answer that begins with `head`
-    calls, and it does so once. `openings_optional` are marks that may, but need not, come first. `marks` are what
-    templates of the family contain, all of them. `native` says whether the template describes the tools itself.
+    where a call is `head name middle arguments tail`. Where `opening` is empty, only an answer that begins with a call
+    is one, and has no other; `silent` is a special token that may come before it and that nobody sees. `tokens` are
+    the parts of all these that may be special tokens of the model. With `with_id` a call may end with an id of nine
+    letters and digits, and those of earlier calls must be such ids.
+
+    `marks` are what the family's templates contain, all of them, and nothing of `unless`. `system` is the system
+    message without which a template does not describe its tools.
     """
 
     name: str
-    marks: tuple[str, ...]
+    marks: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
     opening: str
     head: str
     middle: str
     tail: str
     closing: str
     separator: str
+    tokens: tuple[str, ...] = ()
+    silent: str = ""
     listed: bool = False
-    optional_opening: str = ""
-    native: bool = True
-    ids: Literal["any", "nine"] = "any"
+    with_id: bool = False
+    system: str = ""
