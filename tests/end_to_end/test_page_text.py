@@ -102,7 +102,8 @@ def rendered(page: Page) -> Callable[[str], str]:
         return str(
             page.evaluate(
                 "async (text) => { const { render } = await import('/web/markdown.js');"
-                "const box = document.createElement('div'); box.append(render(text, () => {})); return box.innerHTML; }",
+                "const box = document.createElement('div'); box.append(render(text, () => {}));"
+                "return box.innerHTML; }",
                 text,
             )
         )
