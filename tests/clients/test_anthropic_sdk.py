@@ -9,6 +9,8 @@ import pytest
 from tests.clients.agent import Agent
 
 ASK: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
+GREEDY = {"temperature": 0}
+"""Not a parameter of the newest SDK, but of the API."""
 WEATHER: Any = {
     "name": "get_weather",
     "description": "The weather in a city now.",
@@ -28,7 +30,7 @@ def sdk(agent: Agent) -> Iterator[anthropic.Anthropic]:
 
 
 def test_a_message(sdk: anthropic.Anthropic, agent: Agent) -> None:
-    done = sdk.messages.create(model=agent.model, max_tokens=30, messages=ASK, system="Be brief.", temperature=0)
+    done = sdk.messages.create(model=agent.model, max_tokens=30, messages=ASK, system="Be brief.", extra_body=GREEDY)
     assert done.role == "assistant"
     first: Any = done.content[0]
     assert first.text
@@ -38,13 +40,13 @@ def test_a_message(sdk: anthropic.Anthropic, agent: Agent) -> None:
 
 
 def test_a_stop_sequence_is_named(sdk: anthropic.Anthropic, agent: Agent) -> None:
-    done = sdk.messages.create(model=agent.model, max_tokens=60, messages=ASK, stop_sequences=["Paris"], temperature=0)
+    done = sdk.messages.create(model=agent.model, max_tokens=60, messages=ASK, stop_sequences=["Paris"], extra_body=GREEDY)
     assert done.stop_reason == "stop_sequence"
     assert done.stop_sequence == "Paris"
 
 
 def test_a_stream(sdk: anthropic.Anthropic, agent: Agent) -> None:
-    with sdk.messages.stream(model=agent.model, max_tokens=30, messages=ASK, temperature=0) as stream:
+    with sdk.messages.stream(model=agent.model, max_tokens=30, messages=ASK, extra_body=GREEDY) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
     first: Any = final.content[0]
@@ -60,7 +62,7 @@ def test_tools(sdk: anthropic.Anthropic, agent: Agent, streamed: bool) -> None:
         "messages": [{"role": "user", "content": "What is the weather in Oslo?"}],
         "tools": [WEATHER],
         "tool_choice": {"type": "tool", "name": "get_weather"},
-        "temperature": 0,
+        "extra_body": GREEDY,
     }
     if streamed:
         with sdk.messages.stream(**common) as stream:
