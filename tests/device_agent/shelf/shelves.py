@@ -12,7 +12,7 @@ import msgspec
 
 from device_agent.engine.records import EngineState
 from device_agent.http.services import Encoder
-from device_agent.shelf import Entry, Found, Opened
+from device_agent.shelf import Entry, Found, Opened, Shelf
 from device_agent.shelf.records import Served
 from edgekit.errors import EdgekitError
 from edgekit.manifest import Embedding, Manifest
@@ -39,6 +39,7 @@ STATE = EngineState(
 )
 
 Result = TypeVar("Result")
+Make = Callable[..., Shelf]
 
 
 def manifest(name: str = "tiny", version: str = "1", *, embeds: bool = False) -> Manifest:
