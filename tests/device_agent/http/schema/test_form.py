@@ -197,6 +197,12 @@ def test_a_lenient_agent_logs_each_name_once(caplog: pytest.LogCaptureFixture) -
     assert "secret" not in caplog.text
 
 
+def test_a_flood_of_names_does_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        lenient_chat(**{f"flood{number}": 1 for number in range(1_000)})
+    assert len(caplog.records) <= 20
+
+
 # --- anything -------------------------------------------------------------------------------
 
 JSON = st.recursive(
