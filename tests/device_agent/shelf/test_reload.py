@@ -2,10 +2,13 @@
 
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from device_agent.shelf import Fault, Found, ShelfSettings
+from device_agent.shelf import Entry, Fault, Found, ShelfSettings
+from device_agent.shelf.records import Adapter
 from edgekit.errors import (
     CorruptBundle,
     UnknownModel,
@@ -117,3 +120,28 @@ def test_reloads_and_leases_on_many_threads_never_give_out_a_closed_model(shelf_
     ended.set()
     assert all(future.result(WAIT_S) for future in asking)
     assert shelf.lease("a").model.manifest.version == "29"
+
+
+def test_adapters_come_and_go_while_their_base_stays_loaded(shelf_of: Make, loader: Loader) -> None:
+    def with_adapters(*names: str) -> Entry:
+        return replace(entry("a"), adapters={name: Adapter(Path(name), "1") for name in names})
+
+    shelf = shelf_of(with_adapters("poet"))
+    lease = shelf.lease("a:poet")
+    shelf.reload(found(with_adapters("legal")), loader, ShelfSettings())
+    assert shelf.lease("a:legal").model is lease.model
+    assert loader.model("a").adapters == ["legal"]
+    with pytest.raises(UnknownModel):
+        shelf.lease("a:poet")
+    assert loader.loads == ["a"]
+
+
+def test_adapters_that_come_while_the_base_is_loaded_are_there_when_it_is(shelf_of: Make, loader: Loader) -> None:
+    loader.gated = True
+    shelf = shelf_of(entry("a"))
+    waiting = beside(lambda: shelf.lease("a"))
+    loader.begun.get(timeout=WAIT_S)
+    shelf.reload(found(replace(entry("a"), adapters={"poet": Adapter(Path("p"), "1")})), loader, ShelfSettings())
+    loader.gate.put(None)
+    waiting.result(WAIT_S)
+    assert loader.model("a").adapters == ["poet"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from device_agent.http.services import ModelName
+from device_agent.shelf.records import Adapter
 from device_agent.shelf.remembered import Remembered
 from edgekit.errors import (
     CorruptBundle,
@@ -30,7 +31,7 @@ from tests.device_agent.shelf.shelves import WAIT_S, Loader, Make, beside, entry
     ],
 )
 def test_a_request_names_a_model_an_adapter_and_a_strategy(shelf_of: Make, asked: str, name: ModelName) -> None:
-    shelf = shelf_of(replace(entry("a"), adapters={"poet": Path("p")}), entry("b"))
+    shelf = shelf_of(replace(entry("a"), adapters={"poet": Adapter(Path("p"), "1")}), entry("b"))
     lease = shelf.lease(asked)
     assert lease.name == name
     assert lease.card.id == "a"
@@ -51,7 +52,7 @@ def test_a_request_names_a_model_an_adapter_and_a_strategy(shelf_of: Make, asked
     ],
 )
 def test_an_unknown_name_is_told_what_there_is_the_active_one_first(shelf_of: Make, asked: str, known: str) -> None:
-    shelf = shelf_of(replace(entry("a"), adapters={"poet": Path("p")}), entry("b"), active="b")
+    shelf = shelf_of(replace(entry("a"), adapters={"poet": Adapter(Path("p"), "1")}), entry("b"), active="b")
     for ask in (shelf.lease, shelf.card, shelf.unload, shelf.activate):
         with pytest.raises(UnknownModel) as refused:
             ask(asked)
@@ -102,7 +103,9 @@ def test_a_damaged_note_of_who_is_active_is_no_reason_to_fail(shelf_of: Make, tm
 
 
 def test_one_that_cannot_be_loaded_or_answers_nobody_is_not_made_active(shelf_of: Make, loader: Loader) -> None:
-    shelf = shelf_of(replace(entry("a"), adapters={"poet": Path("p")}), entry("b"), entry("e", embeds=True))
+    shelf = shelf_of(
+        replace(entry("a"), adapters={"poet": Adapter(Path("p"), "1")}), entry("b"), entry("e", embeds=True)
+    )
     loader.errors["b"] = CorruptBundle("b", "it is torn")
     with pytest.raises(CorruptBundle):
         shelf.activate("b")
