@@ -358,7 +358,6 @@ def test_embed_refuses_a_text_that_is_too_long_unless_it_may_cut_it(run: Run) ->
         ("generate", ENCODER, "--prompt", "x"),
         ("chat", ENCODER),
         ("bench", ENCODER),
-        ("serve", ENCODER, "--port", "0"),
         ("embed", TINY, "x"),
         ("embed", CONCAT, "x"),
     ],
