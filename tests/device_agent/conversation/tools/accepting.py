@@ -1,6 +1,7 @@
 """Grammars held against texts, by llguidance itself, for a tokenizer with the control tokens of every family."""
 
 import functools
+import random
 from collections.abc import Callable
 
 import llguidance
@@ -44,6 +45,23 @@ def may_begin(grammar: Grammar, text: str, *, controls: bool = False) -> bool:
     matcher = _begun(grammar, controls=controls)
     ids = _words(controls=controls).tokenize_str(text, parse_special=True)
     return matcher.try_consume_tokens(ids) == len(ids)
+
+
+def written_at_random(
+    grammar: Grammar, seed: int, *, shown: frozenset[int] = frozenset(), controls: bool = False
+) -> list[str]:
+    """Some answer's text by tokens, of control tokens only those `shown`: what knows nothing but the grammar writes."""
+    chance = random.Random(seed)
+    matcher = _begun(grammar, controls=controls)
+    tokenizer = _tokenizer(controls=controls)
+    pieces: list[str] = []
+    while not matcher.is_stopped():
+        mask = matcher.compute_bitmask()
+        allowed = [one for one in range(_words(controls=controls).vocab_size) if mask[one >> 3] >> (one & 7) & 1]
+        chosen = chance.choice(allowed)
+        assert matcher.consume_token(chosen)
+        pieces.append(str(tokenizer.decode([chosen], skip_special_tokens=chosen not in shown)))
+    return pieces
 
 
 def _begun(grammar: Grammar, *, controls: bool) -> llguidance.LLMatcher:

@@ -51,7 +51,9 @@ BAD_SCHEMAS = {
     "no schema": '{"type":"object","properties":{"a":3}}',
     "a reference to nothing": '{"type":"object","properties":{"a":{"$ref":"#/$defs/b"}}}',
     "a reference to elsewhere": '{"type":"object","properties":{"a":{"$ref":"http://127.0.0.1/b"}}}',
-    "a bad pattern": '{"type":"object","properties":{"a":{"type":"string","pattern":"("}}}',
+    "properties that are none": '{"type":"object","properties":[1]}',
+    "a list that is none": '{"type":"object","required":"a"}',
+    "a type within": '{"type":"object","properties":{"a":{"anyOf":[{"items":{"type":"int"}}]}}}',
     "depth": '{"a":' * 70 + "{}" + "}" * 70,
     "size": json.dumps({"type": "object", "description": "a" * MAX_SCHEMA_CHARS}),
     "a number too large": '{"type":"object","properties":{"a":{"maximum":1e999}}}',
@@ -69,6 +71,11 @@ GOOD_SCHEMAS: dict[str, dict[str, Any]] = {
     "a format nobody knows": {"type": "object", "properties": {"a": {"type": "string", "format": "uri-reference"}}},
     "keywords that are passed over": {"type": "object", "properties": {"a": {"not": {"type": "string"}}}},
     "oneOf": {"type": "object", "properties": {"a": {"oneOf": [{"type": "string"}, {"maxLength": 3}]}}},
+    "references": {
+        "$defs": {"a/b": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}},
+        "type": "object",
+        "properties": {"a": {"$ref": "#/$defs/a~1b/anyOf/1"}, "b": True},
+    },
     "its own idea of white space": {"type": "object", "x-guidance": {"whitespace_pattern": "("}},
 }
 

@@ -1,14 +1,14 @@
 """A plan is what a request with tools asks for."""
 
+import json
+
 import pytest
 
-from device_agent import Model
 from device_agent.conversation import tools
 from device_agent.conversation.records import ChatRequest, ToolChoice
-from device_agent.engine.records import Generation, Grammar, Sampling
+from device_agent.engine.records import Grammar
 from edgekit.chat import Tool
-from tests.device_agent.bundles import TINY
-from tests.device_agent.conversation.tools.accepting import token_id
+from tests.device_agent.conversation.tools.accepting import token_id, written_at_random
 from tests.device_agent.conversation.tools.asked import ADD, calls, request, said
 from tests.families import FAMILIES, HERMES, LLAMA, MISTRAL, MISTRAL_NAMED, PHI
 
@@ -65,27 +65,18 @@ def test_a_tool_that_was_not_named_is_not_read_either() -> None:
     assert reader.finish()[1] is False
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_model_that_knows_nothing_calls_a_tool_all_the_same(seed: int) -> None:
-    with Model.open(TINY) as model:
-        made = tools.plan(
-            request(tools=[PICK, ADD], choice=ToolChoice("named", "pick")),
-            template=model.template,
-            token_id=model.token_id,
-        )
-        prompt = model.chat_prompt(made.messages, tools=made.template_tools, opening=made.opening)
+@pytest.mark.parametrize("template", FAMILIES.values(), ids=FAMILIES.keys())
+@pytest.mark.parametrize("controls", [False, True], ids=["text", "control tokens"])
+def test_whatever_may_be_written_is_read_as_a_call(template: str, controls: bool) -> None:
+    asked = request(tools=[PICK, ADD], choice=ToolChoice("named", "pick"))
+    for seed in range(9):
+        made = tools.plan(asked, template=template, token_id=token_id(controls=controls))
+        assert made.grammar is not None
         reader = made.reader()
-        events = [
-            event
-            for piece in model.submit(
-                Generation(
-                    prompt=prompt, sampling=Sampling(seed=seed), max_tokens=200, grammar=made.grammar, shown=made.shown
-                )
-            )
-            for event in reader.push(piece.text)
-        ]
-    ((name, arguments),) = calls([*events, *reader.finish()[0]])
-    assert name == "pick"
-    assert arguments in {
-        f'{{"colour": "{colour}", "sure": {sure}}}' for colour in ("red", "blue") for sure in ("true", "false")
-    }
+        pieces = written_at_random(made.grammar, seed, shown=made.shown, controls=controls)
+        events = [event for piece in pieces for event in reader.push(piece)]
+        rest, called = reader.finish()
+        ((name, arguments),) = calls([*events, *rest])
+        assert called
+        assert (name, said([*events, *rest])) == ("pick", "")
+        assert json.loads(arguments)["colour"] in ("red", "blue")
