@@ -210,9 +210,10 @@ class FakeAgent:
         return None
 
     def _list(self) -> Json:
-        names = [(one, one["id"]) for one in self.models]
-        names += [(one, f"{one['id']}:{adapter}") for one in self.models for adapter in one["adapters"]]
-        return {"object": "list", "data": [_entry(one, name) for one, name in names]}
+        entries = []
+        for one in self.models:
+            entries += [_entry(one, one["id"]), *(_entry(one, f"{one['id']}:{name}") for name in one["adapters"])]
+        return {"object": "list", "data": entries}
 
     def _catalogue(self) -> Json:
         return {"data": self.models}
@@ -251,6 +252,8 @@ class FakeAgent:
 def _entry(one: Json, name: str) -> Json:
     same = ("kind", "active", "loaded", "version", "quantisation", "licence", "quality", "sha256")
     meta = {key: one[key] for key in same} | {"n_ctx": one["context"], "size": one["bytes"]}
+    if name != one["id"]:
+        meta["base"] = one["id"]
     return {"id": name, "object": "model", "created": one["created"], "owned_by": "edgekit", "meta": meta}
 
 
@@ -269,7 +272,6 @@ class Serving:
 
     def __init__(self, agent: FakeAgent) -> None:
         self._server = make_server("127.0.0.1", 0, agent.app(), threaded=True, request_handler=_Quiet)
-        self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": POLL_S})
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
