@@ -6,10 +6,12 @@ walks a grammar's parser over the tree of all tokens. The tree is made when the 
 """
 
 import collections
+import itertools
 import json
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,20 +52,32 @@ _NO_FORCING = '%llguidance {"no_forcing": true}'
 _NONE = np.zeros(0, np.int64)
 
 
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """Which of the model's `vocab` ids a grammar can mean.
+
+    Those that the tokenizer knows (ids below `known`, which may be fewer or more), but for `never`; and `ends` only
+    where it may end.
+    """
+
+    vocab: int
+    known: int
+    never: Ids
+    ends: Ids
+
+
 class Guide:
     """A grammar and how far one answer has come in it. Any thread, but one at a time.
 
-    `never` are ids that it cannot mean; `ends` are some that it means where it may end, and nowhere else.
+    Errors name `param`, by which the grammar came.
     """
 
-    def __init__(self, matcher: "llguidance.LLMatcher", *, vocab: int, param: str, never: Ids, ends: Ids) -> None:
+    def __init__(self, matcher: "llguidance.LLMatcher", meant: Meant, *, param: str) -> None:
         self._matcher = matcher
-        self._vocab = vocab
+        self._meant = meant
         self._param = param
-        self._never = never
-        self._ends = ends
-        # The tokenizer may know fewer ids than the model has logits, or more.
-        self._words = np.zeros((1, (vocab + 31) // 32), np.int32)
+        self._words = np.zeros((1, (meant.known + 31) // 32), np.int32)  # llguidance's mask, a bit for each id
+        self._allowed = np.zeros(meant.vocab, bool)
 
     def masked(self, logits: Floats) -> Floats:
         """`logits` [vocab] in which tokens that the grammar does not allow now are minus infinity; a copy.
@@ -75,10 +89,12 @@ class Guide:
 
         fill_next_token_bitmask(self._matcher, self._words)
         self._check()
-        allowed = np.unpackbits(self._words.view(np.uint8)[0], bitorder="little", count=self._vocab).view(bool)
-        allowed[self._never] = False
-        if allowed[self._ends].any() and not self._matcher.is_accepting():
-            allowed[self._ends] = False
+        allowed, meant = self._allowed, self._meant
+        both = min(meant.vocab, meant.known)
+        allowed[:both] = np.unpackbits(self._words.view(np.uint8)[0], bitorder="little", count=both)
+        allowed[meant.never] = False
+        if allowed[meant.ends].any() and not self._matcher.is_accepting():
+            allowed[meant.ends] = False
         if not allowed.any():
             raise InvalidRequest("The grammar allows no token here, and does not allow to end.", param=self._param)
         return np.where(allowed, logits, np.float32(-np.inf))
@@ -99,13 +115,12 @@ class Guide:
 
     def allowed(self, ids: Sequence[int]) -> int:
         """How many of these tokens, one after the other, the grammar allows now."""
-        return int(self._matcher.validate_tokens(list(ids)))
+        known = list(itertools.takewhile(lambda token_id: token_id < self._meant.known, ids))
+        return int(self._matcher.validate_tokens(known))
 
     def copy(self) -> "Guide":
         """Another answer's, that has come as far."""
-        return Guide(
-            self._matcher.deep_copy(), vocab=self._vocab, param=self._param, never=self._never, ends=self._ends
-        )
+        return Guide(self._matcher.deep_copy(), self._meant, param=self._param)
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -203,7 +218,7 @@ class Grammars:
         if matcher.is_error():
             raise _refusal(matcher.get_error(), param)
         never, ends = (_NONE, _NONE) if grammar.kind == "lark" else (self._special, self._ends)
-        guide = Guide(matcher, vocab=self._vocab, param=param, never=never, ends=ends)
+        guide = Guide(matcher, Meant(self._vocab, tokenizer.vocab_size, never, ends), param=param)
         guide.masked(np.zeros(self._vocab, np.float32))  # what cannot even begin is refused now
         return guide
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from device_agent import EmbeddingModel, Model
-from device_agent.engine.records import Generation, Sampling
+from device_agent.engine.records import Generation, Grammar, Sampling
 from edgekit.chat import Message
 from edgekit.errors import (
     ContextOverflow,
@@ -276,6 +276,49 @@ def test_a_bundle_without_a_chat_template_still_answers(tmp_path: Path) -> None:
     edit(folder, drop)
     with Model.open(folder) as opened:
         assert opened.chat_prompt([Message(role="user", content="hello")]) == opened.text_prompt("hello\n")
+
+
+def test_it_knows_its_tokens(model: Model) -> None:
+    end = model.manifest.tokens.eos[0]
+    assert model.token_id("<|im_end|>") == end
+    assert model.token_id("hello") is None
+    ids = model.text_prompt("hello ü")
+    assert b"".join(map(model.token_bytes, ids)).decode() == "hello ü"
+    assert model.text_of([*ids, end]) == "hello ü<|im_end|>"
+
+
+def test_the_template_is_the_bundles(model: Model) -> None:
+    assert model.template == (TINY / "chat_template.jinja").read_text(encoding="utf-8")
+
+
+def test_an_answer_follows_its_grammar_and_says_how_likely_it_was(model: Model) -> None:
+    told = threading.Semaphore(0)
+    generation = Generation(
+        prompt=model.text_prompt("hello"), grammar=Grammar("regex", "[ab]{6}"), top_logprobs=2, prompt_logprobs=True
+    )
+    answer = model.submit(generation, on_piece=told.release)
+    first, *pieces = answer
+    assert [each.id for each in first.prompt_logprobs] == list(generation.prompt)
+    assert re.fullmatch("[ab]{6}", "".join(piece.text for piece in pieces))
+    assert all(len(piece.logprobs) == len(piece.tokens) for piece in pieces)
+    assert all(told.acquire(blocking=False) for _ in (first, *pieces))
+
+
+def test_special_tokens_may_be_shown(model: Model) -> None:
+    end = model.manifest.tokens.eos[0]
+    call = next(token for token in (0, 1, 2) if token not in model.manifest.tokens.eos)
+    grammar = Grammar("lark", f'start: "a" <[{call}]> "b" <[{end}]>')
+    for shown, expected in ((frozenset({call}), f"a{model.text_of([call])}b"), (frozenset[int](), "ab")):
+        found = list(model.submit(Generation(prompt=(5,), grammar=grammar, shown=shown)))
+        assert "".join(piece.text for piece in found) == expected
+
+
+def test_closing_ends_what_tries_grammars() -> None:
+    with Model.open(TINY, threads=1) as closed:
+        list(closed.submit(Generation(prompt=(5,), grammar=Grammar("regex", "a"))))
+        process = closed._grammars._trials._process
+    assert process
+    assert process.returncode is not None
 
 
 def test_less_than_one_thread_is_refused() -> None:

@@ -82,6 +82,16 @@ def test_ids_beyond_the_tokenizers_are_never_allowed(grammars: Grammars) -> None
     assert not allowed(grammars.guide(regex("(?s:.*)"))) & {258, 259}
 
 
+@pytest.mark.parametrize("vocab", [100, 257, 500])
+def test_the_model_may_have_fewer_logits_than_the_tokenizer_has_tokens_or_many_more(vocab: int) -> None:
+    made = Grammars(byte_tokenizer(), vocab=vocab, eos=(END,) if vocab > END else (3,))
+    guide = made.guide(regex("[a-z]b"))
+    masked = guide.masked(np.zeros(vocab, np.float32))
+    assert set(np.flatnonzero(np.isfinite(masked)).tolist()) == {*b"abcdefghijklmnopqrstuvwxyz"} & {*range(vocab)}
+    assert guide.allowed([ord("a"), 10_000]) == 1
+    made.close()
+
+
 @pytest.mark.parametrize(
     ("grammar", "text"),
     [

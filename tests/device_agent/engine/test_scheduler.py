@@ -1,11 +1,22 @@
+import dataclasses
 import logging
+import queue
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from device_agent.engine.answers import QueuedAnswer
-from device_agent.engine.records import Answer, EngineSettings, Generation, Piece, Sampling
+from device_agent.engine.guide import Guide
+from device_agent.engine.records import (
+    MOST_TOP_LOGPROBS,
+    Answer,
+    EngineSettings,
+    Generation,
+    Grammar,
+    Piece,
+    Sampling,
+)
 from device_agent.engine.rows import Rows
 from device_agent.engine.scheduler import MAX_RETRY_AFTER_S, Scheduler
 from edgekit.errors import (
@@ -375,3 +386,81 @@ def test_the_same_seed_gives_the_same_answer_whatever_came_before(bench: Bench) 
     answers = [bench.scheduler.submit(seeded) for _ in range(3)]
     ids = [[i for piece in answer for i in piece.tokens] for answer in answers]
     assert ids[0] == ids[1] == ids[2]
+
+
+# --- who wants to be told -------------------------------------------------------------------
+
+
+def test_word_comes_after_each_piece(bench: Bench) -> None:
+    told: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
+    answers: list[QueuedAnswer] = []
+    first = bench.running()
+    answers.append(bench.scheduler.submit(PROMPT, on_piece=lambda: told.put(answers[0].next(timeout_s=0))))
+    bench.gate.leave_open()
+    assert read(first) == ("ab", "stop")
+    found = [told.get() for _ in range(3)]
+    assert [piece and piece.text for piece in found] == ["a", "b", ""]
+
+
+def test_word_comes_of_an_error_and_of_a_request_that_was_never_served(bench: Bench) -> None:
+    told = threading.Semaphore(0)
+    bench.running()
+    waiting = [bench.scheduler.submit(PROMPT, on_piece=told.release) for _ in range(2)]
+    waiting[0].cancel()
+    told.acquire()
+    closing = in_background(bench.scheduler, finish=False)
+    told.acquire()
+    bench.gate.leave_open()
+    closing.join()
+    assert [read(answer) for answer in waiting] == [("", "cancelled")] * 2
+
+
+def test_whoever_is_told_may_use_the_scheduler_from_another_thread(bench: Bench) -> None:
+    bench.running()
+
+    def elsewhere() -> None:
+        thread = threading.Thread(target=bench.scheduler.state)
+        thread.start()
+        thread.join()
+
+    bench.scheduler.submit(PROMPT, on_piece=elsewhere).cancel()
+
+
+def test_who_fails_when_told_is_logged_and_harms_nobody(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise RuntimeError("not my day")
+
+    bench.gate.leave_open()
+    assert read(bench.scheduler.submit(PROMPT, on_piece=fail)) == ("ab", "stop")
+    assert read(bench.scheduler.submit(PROMPT)) == ("ab", "stop")
+    assert "not my day" in caplog.text
+
+
+# --- what is refused ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("top", [-1, MOST_TOP_LOGPROBS + 1])
+def test_too_many_logprobs_are_refused(bench: Bench, top: int) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        bench.scheduler.submit(Generation(prompt=(1,), top_logprobs=top))
+    assert caught.value.param == "top_logprobs"
+
+
+def test_a_model_without_grammars_says_so(bench: Bench) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        bench.scheduler.submit(Generation(prompt=(1,), grammar=Grammar("regex", "a")))
+    assert caught.value.param == "grammar"
+
+
+def test_a_grammar_is_compiled_by_who_submits_it() -> None:
+    where: list[threading.Thread] = []
+
+    def refuse(_: Grammar) -> Guide:
+        where.append(threading.current_thread())
+        raise InvalidRequest("no", param="grammar")
+
+    language = dataclasses.replace(LANGUAGE, guide=refuse)
+    scheduler = Scheduler(FakeRows(saying("ab")), no_reload, language, EngineSettings(slots=1, threads=1))
+    with pytest.raises(InvalidRequest, match="no"):
+        scheduler.submit(Generation(prompt=(1,), grammar=Grammar("regex", "a")))
+    assert where == [threading.current_thread()]
