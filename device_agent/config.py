@@ -73,13 +73,10 @@ def _http(server: ServerSettings) -> HttpSettings:
 
 def _ledger(usage: UsageSettings, home: Path) -> LedgerSettings:
     """With the table of prices that is named, or the one of the agent's folder if there is one."""
-    path = Path(usage.prices) if usage.prices is not None else home / prices.FILE
-    wanted = usage.prices is not None or path.is_file()
-    return LedgerSettings(
-        keep_texts=usage.keep_texts,
-        retention_days=usage.retention_days,
-        prices=prices.parse(text_of(path)) if wanted else None,
-    )
+    found = prices.load(home / prices.FILE if usage.prices is None else Path(usage.prices))
+    if found is None and usage.prices is not None:
+        raise UsageError(f"{usage.prices}: there is no such file.")
+    return LedgerSettings(keep_texts=usage.keep_texts, retention_days=usage.retention_days, prices=found)
 
 
 def _opening(engine: EngineOptions, home: Path) -> Opening:

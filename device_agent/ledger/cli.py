@@ -19,11 +19,23 @@ from edgekit.errors import UsageError
 from edgekit.files import write_durably
 from edgekit.home import home
 
+_EPILOG = """
+\b
+Example:
+  edgekit usage --days 7 --group day,key
+\b
+A price table, per million tokens:
+  currency = "EUR"
+  [models."*"]
+  input = 0.10
+  cached = 0.02
+  output = 0.40
+"""
 _COUNTS = ("requests", "input_tokens", "cached_tokens", "output_tokens", "cost")
 _TITLES = {"input_tokens": "input", "cached_tokens": "cached", "output_tokens": "output", "key_name": "key"}
 
 
-@click.command("usage", epilog="\b\nExample:\n  edgekit usage --days 7 --group day,key")
+@click.command("usage", epilog=_EPILOG)
 @click.option("--days", type=click.IntRange(1, MOST_DAYS), default=30, show_default=True, help="Today is one of them.")
 @click.option("--group", default="day,key,model", show_default=True, help=f"Any of {', '.join(COLUMNS)}.")
 @click.option("--prices", type=click.Path(path_type=Path), help="A price table. Default: prices.toml in EDGEKIT_HOME.")

@@ -120,6 +120,20 @@ class Keeper:
             if may and place.opened is None:
                 self._attempt(place)
 
+    def describe(self, place: Place, entry: Entry) -> None:
+        """The bundle in a place is described by another entry now: its name or its adapters may be others."""
+        with self._changed:
+            opened = place.opened if place.entry.adapters != entry.adapters else None
+            if opened is None:
+                place.entry = entry
+                return
+            place.leases += 1  # it must not be closed meanwhile
+        opened.adapt(entry)  # before requests may ask for what is new
+        with self._changed:
+            place.entry = entry
+            place.leases -= 1
+            self._changed.notify_all()
+
     def unload(self, place: Place) -> None:
         """Empty it once nobody holds it, and wait a moment for that."""
         with self._changed:
@@ -244,14 +258,16 @@ class Keeper:
             return None
 
     def _fill(self, place: Place) -> None:
-        opened, error = None, None
+        opened, error, entry = None, None, place.entry
         try:
             for other, taken in self._make_room(place):
                 self._shut(other, taken)
-            opened = self._loaded(place.entry)
+            opened = self._loaded(entry)
         except EdgekitError as found:
             error = found
         with self._changed:
+            if opened is not None and place.entry.adapters != entry.adapters:  # it was described anew meanwhile
+                opened.adapt(place.entry)
             place.failure = None
             if opened is not None:
                 place.opened, place.used_at = opened, self._clock()

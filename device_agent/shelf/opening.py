@@ -6,14 +6,15 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from device_agent.engine.records import EngineSettings
 from device_agent.model import EmbeddingModel, Model
-from device_agent.shelf.records import Entry, Opened
-from edgekit.errors import CorruptBundle, TemplateError
+from device_agent.shelf.records import Adapter, Entry, Opened
+from edgekit.errors import CorruptBundle, EdgekitError, TemplateError
 from edgekit.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -49,17 +50,57 @@ class Opening:
             raise
         if self.after is not None:
             self.after()
+        adapters = Adapting(model, entry.id)
+        adapters.adapt(entry)
 
         def close() -> None:
             model.close()
-            gc.collect()
+            gc.collect()  # what refers to itself would keep the weights for a while
 
-        return Opened(model=model, close=close)
+        return Opened(model=model, adapt=adapters.adapt, close=close)
 
     def _encoder(self, entry: Entry) -> Opened:
         encoder = EmbeddingModel.open(entry.folder, threads=self.engine.threads, state=self.state)
         _check_same(entry, encoder.manifest)
         return Opened(encoder=OneAtATime(encoder))
+
+
+class TakesAdapters(Protocol):
+    """What is asked of a model that LoRA adapters can be added to (`Model`)."""
+
+    def add_adapter(self, folder: Path) -> object:
+        """Let requests ask for it; one of the same name is replaced. Raises BundleError or InvalidRequest."""
+
+    def remove_adapter(self, name: str) -> None:
+        """Let requests ask for it no more."""
+
+
+class Adapting:
+    """The adapters of one model in memory, which change when the shelf is read again; the model stays as it is."""
+
+    def __init__(self, model: TakesAdapters, name: str) -> None:
+        self._model = model
+        self._name = name
+        self._has: dict[str, Adapter] = {}
+        self._turn = threading.Lock()
+
+    def adapt(self, entry: Entry) -> None:
+        """Add what is new or was changed, and take away what is gone. What cannot be used is logged."""
+        with self._turn:
+            for name in self._has.keys() - entry.adapters.keys():
+                self._model.remove_adapter(name)
+                del self._has[name]
+            for name, adapter in entry.adapters.items():
+                if self._has.get(name) != adapter:
+                    self._add(name, adapter)
+
+    def _add(self, name: str, adapter: Adapter) -> None:
+        try:
+            self._model.add_adapter(adapter.folder)
+        except (EdgekitError, OSError) as error:
+            log.warning("the adapter %s of %s cannot be used: %s", name, self._name, error)
+        else:
+            self._has[name] = adapter
 
 
 class OneAtATime:

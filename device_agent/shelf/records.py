@@ -10,12 +10,20 @@ from device_agent.http.services import Encoder
 from edgekit.manifest import Manifest
 
 
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA on the shelf: where it is, and the SHA-256 of its adapter.json."""
+
+    folder: Path
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """A bundle on the shelf. `id` is what requests call it, `sha256` that of its bundle.json.
 
-    `created` is when bundle.json was written, in Unix seconds; `text` is MODEL_CARD.md, perhaps cut; `adapters` maps
-    names to folders.
+    `created` is when bundle.json was written, in Unix seconds; `text` is MODEL_CARD.md, perhaps cut; `adapters` are
+    those that requests may ask for, by name.
     """
 
     id: str
@@ -24,7 +32,7 @@ class Entry:
     sha256: str
     created: int
     text: str = ""
-    adapters: Mapping[str, Path] = field(default_factory=dict)
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +62,15 @@ class Served(ModelService, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A bundle in memory: it generates or encodes. After `close`, which may take a while, it is not used."""
+    """A bundle in memory: it generates or encodes.
+
+    `adapt` gives it the adapters of an entry instead of those that it has; it never raises. After `close`, which may
+    take a while, it is not used.
+    """
 
     model: Served | None = None
     encoder: Encoder | None = None
+    adapt: Callable[[Entry], None] = lambda _: None
     close: Callable[[], None] = lambda: None
 
 

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from device_agent.shelf import adapters
 from device_agent.shelf.names import version_order
 from device_agent.shelf.records import Entry, Fault, Found
 from edgekit import contract
@@ -31,18 +32,23 @@ def scan(folder: Path) -> Found:
     if not folder.is_dir():
         raise NotABundle(str(folder), "there is no such folder")
     if (folder / contract.MANIFEST_FILE).is_file():
-        entry = read_entry(folder)
-        return Found(entries=(entry,), aliases={version_name(entry): entry.id}, alone=True)
+        entry, faults = adapters.own(read_entry(folder))
+        _tell(faults, folder.parent)
+        return Found(entries=(entry,), faults=tuple(faults), aliases={version_name(entry): entry.id}, alone=True)
     entries: list[Entry] = []
-    faults: list[Fault] = []
+    faults = []
     for name in _folders(folder, faults):
         try:
-            entries.append(read_entry(folder / name))
+            entry, unfit = adapters.own(read_entry(folder / name))
         except BundleError as error:
             faults.append(Fault(name, str(error)))
-    for fault in faults:
-        log.warning("%s in %s is left out: %s", fault.name, folder, fault.problem)
-    return named(entries, faults)
+        else:
+            entries.append(entry)
+            faults += unfit
+    entries, unfit = adapters.shared(entries, folder)
+    found = named(entries, [*faults, *unfit])
+    _tell(found.faults, folder)
+    return found
 
 
 def read_entry(folder: Path) -> Entry:
@@ -91,6 +97,11 @@ def named(entries: Iterable[Entry], faults: Iterable[Fault] = ()) -> Found:
         faults=tuple(problems),
         aliases=aliases,
     )
+
+
+def _tell(faults: Iterable[Fault], folder: Path) -> None:
+    for fault in faults:
+        log.warning("%s in %s is left out: %s", fault.name, folder, fault.problem)
 
 
 def version_name(entry: Entry) -> str:

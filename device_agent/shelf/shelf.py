@@ -188,7 +188,7 @@ class Shelf:
             places = {}
             for entry in found.entries:
                 place = before.pop((entry.folder, entry.sha256), None) or Place(entry)
-                place.entry = entry
+                self._keeper.describe(place, entry)
                 places[entry.id] = place
             self._table = _Table(places, found, self._choose_active(found))
         self._keeper.retire(before.values())

@@ -14,6 +14,7 @@ import pytest
 
 from device_agent.http import HttpSettings, Server
 from device_agent.http import server as server_module
+from device_agent.http.callers import is_local
 from device_agent.http.connections import Connection
 from tests.device_agent.http.conftest import SETTINGS, Start
 from tests.fakes import FakeService, script
@@ -178,6 +179,22 @@ def test_a_program_with_few_files_takes_fewer_connections(monkeypatch: pytest.Mo
     assert server_module._most_files() == 32
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert server_module._most_files() > 10_000
+
+
+def test_a_proxy_that_says_whom_it_asks_for_is_heard(start: Start) -> None:
+    server = start(FakeService(), SETTINGS)  # whose gate lets everybody in: only what is local is looked at
+    assert server._server.adj.clear_untrusted_proxy_headers is False
+    seen: list[bool] = []
+
+    @server._server.application.before_request  # type: ignore[untyped-decorator]  # waitress has no types
+    def look() -> None:
+        seen.append(is_local())
+
+    with asking(server) as client:
+        client.request("GET", "/health", headers={"X-Forwarded-For": "192.168.1.9"})
+        client.getresponse().read()
+        health(client)
+    assert seen == [False, True]
 
 
 def test_many_clients_at_once_are_all_answered(start: Start) -> None:

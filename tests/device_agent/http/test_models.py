@@ -1,6 +1,7 @@
 """What there is, as clients and as people are told; and who may change it."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from device_agent.http import create_app
 from device_agent.http.entries import CATALOGUE_TOKENS, model_list
 from device_agent.http.services import Caller, Card
 from device_agent.shelf import Found, Shelf
+from device_agent.shelf.records import Adapter
 from edgekit.errors import CorruptBundle, Overloaded
 from tests.device_agent.http.conftest import SETTINGS
 from tests.device_agent.shelf.shelves import Loader, entry
@@ -64,7 +66,7 @@ def test_an_adapter_is_an_entry_of_its_own_after_its_base() -> None:
 
 
 def test_one_model_is_found_by_any_name_that_requests_may_use() -> None:
-    adapted = replace(entry("a"), adapters={"poet": entry("p").folder})
+    adapted = replace(entry("a"), adapters={"poet": Adapter(Path("p"), "1")})
     shelf = Shelf(Found(entries=(adapted, entry("b"))), Loader(), strategies=("direct",))
     client = create_app(replace(services(), models=shelf), SETTINGS).test_client()
     asked = {"a": "a", "a:poet": "a:poet", "default": "a", "a@direct": "a", "b": "b"}

@@ -12,7 +12,7 @@ import msgspec
 
 from device_agent.engine.records import EngineState
 from device_agent.http.services import Encoder
-from device_agent.shelf import Entry, Found, Opened
+from device_agent.shelf import Entry, Found, Opened, Shelf
 from device_agent.shelf.records import Served
 from edgekit.errors import EdgekitError
 from edgekit.manifest import Embedding, Manifest
@@ -39,6 +39,7 @@ STATE = EngineState(
 )
 
 Result = TypeVar("Result")
+Make = Callable[..., Shelf]
 
 
 def manifest(name: str = "tiny", version: str = "1", *, embeds: bool = False) -> Manifest:
@@ -66,6 +67,10 @@ class FakeModel:
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.closed = threading.Event()
+        self.adapters = sorted(entry.adapters)
+
+    def adapt(self, entry: Entry) -> None:
+        self.adapters = sorted(entry.adapters)
 
     @property
     def manifest(self) -> Manifest:
@@ -102,7 +107,7 @@ class Loader:
         self.models.append(model)
         if entry.manifest.embedding is not None:
             return Opened(encoder=cast("Encoder", model), close=model.closed.set)
-        return Opened(model=cast("Served", model), close=model.closed.set)
+        return Opened(model=cast("Served", model), adapt=model.adapt, close=model.closed.set)
 
     def model(self, name: str) -> Any:
         """The one that was opened last under this name."""
