@@ -8,11 +8,13 @@ walks a grammar's parser over the tree of all tokens. The tree is made when the 
 import collections
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import tokenizers
 
+from device_agent.engine.grammar_trial import TRIAL_S, Trials
 from device_agent.engine.records import Grammar
 from device_agent.engine.rows import Floats
 from edgekit.errors import InvalidRequest
@@ -37,6 +39,9 @@ _JSON_STYLE: "llguidance._lib.JsonCompileOptions" = {
     "item_separator": ", ",
     "key_separator": ": ",
 }
+
+# Looking ahead for text that must come next does not end where one token may follow itself: `start: A A`, `A: /x+/`.
+_NO_FORCING = '%llguidance {"no_forcing": true}'
 
 
 class Guide:
@@ -94,20 +99,29 @@ class Guide:
 class Grammars:
     """Makes guides for one model's tokens. Any thread may call.
 
-    `tokenizer_json` gives the text of its tokenizer.json; `eos` are the ids that end an answer, `vocab` is how many
-    logits there are.
+    `eos` are the ids that end an answer, `vocab` is how many logits there are. A grammar is tried for `trial_s` seconds
+    at most.
     """
 
-    def __init__(self, tokenizer_json: Callable[[], str], *, vocab: int, eos: Iterable[int]) -> None:
-        self._tokenizer_json = tokenizer_json
+    def __init__(
+        self, tokenizer: tokenizers.Tokenizer, *, vocab: int, eos: Sequence[int], trial_s: float = TRIAL_S
+    ) -> None:
+        added = tokenizer.get_added_tokens_decoder()
+        special = {token_id: token.content for token_id, token in added.items() if token_id < vocab}
+        self._source = tokenizer
         self._vocab = vocab
-        self._eos = sorted(eos)
+        self._eos = tuple(eos)
+        self._trials = Trials(vocab=vocab, eos=self._eos, special=special, trial_s=trial_s)
         self._tokenizer: llguidance.LLTokenizer | None = None
         self._kept: collections.OrderedDict[Grammar, Guide] = collections.OrderedDict()
         self._lock = threading.Lock()
 
     def guide(self, grammar: Grammar) -> Guide:
-        """A guide at the beginning of an answer. Raises InvalidRequest for what is no grammar, or too large a one."""
+        """A guide at the beginning of an answer.
+
+        Raises InvalidRequest for what is no grammar or too large a one, Overloaded while many others' are tried, and
+        ServerError if they cannot be.
+        """
         param = "response_format" if grammar.kind == "json_schema" else "grammar"
         _check_size(grammar, param)
         with self._lock:
@@ -115,19 +129,27 @@ class Grammars:
             if found is not None:
                 self._kept.move_to_end(grammar)
                 return found.copy()
+        text = _text_of(grammar, param)
+        if problem := self._trials.problem(text):
+            raise _refusal(problem, param)
+        with self._lock:
             tokenizer = self._tokenizer = self._tokenizer or self._made_tokenizer(param)
-        made = _compiled(grammar, tokenizer, vocab=self._vocab, param=param)
+        made = _compiled(text, tokenizer, vocab=self._vocab, param=param)
         with self._lock:
             self._kept[grammar] = made
             if len(self._kept) > KEPT_GRAMMARS:
                 self._kept.popitem(last=False)
             return made.copy()
 
+    def close(self) -> None:
+        """End the process that tries grammars, if it runs."""
+        self._trials.close()
+
     def _made_tokenizer(self, param: str) -> "llguidance.LLTokenizer":
         import llguidance
 
         try:
-            return llguidance.LLTokenizer(self._tokenizer_json(), eos_token=self._eos)
+            return llguidance.LLTokenizer(self._source.to_str(), eos_token=list(self._eos))
         except ValueError as error:
             log.warning("llguidance cannot use this tokenizer: %s", error)
             raise InvalidRequest(f"This model's tokenizer knows no grammars: {error}", param=param) from error
@@ -144,14 +166,11 @@ def _check_size(grammar: Grammar, param: str) -> None:
         )
 
 
-def _compiled(grammar: Grammar, tokenizer: "llguidance.LLTokenizer", *, vocab: int, param: str) -> Guide:
+def _compiled(text: str, tokenizer: "llguidance.LLTokenizer", *, vocab: int, param: str) -> Guide:
     import llguidance
 
     limits = llguidance.LLParserLimits(max_lexer_states=MAX_LEXER_STATES, verbose_errors=False)
-    try:
-        matcher = llguidance.LLMatcher(tokenizer, _text_of(grammar), log_level=0, limits=limits)
-    except ValueError as error:
-        raise _refusal(str(error), param) from error
+    matcher = llguidance.LLMatcher(tokenizer, text, log_level=0, limits=limits)
     if matcher.is_error():
         raise _refusal(matcher.get_error(), param)
     guide = Guide(matcher, vocab=vocab, param=param)
@@ -159,15 +178,18 @@ def _compiled(grammar: Grammar, tokenizer: "llguidance.LLTokenizer", *, vocab: i
     return guide
 
 
-def _text_of(grammar: Grammar) -> str:
-    """The grammar as llguidance's own. Raises ValueError."""
+def _text_of(grammar: Grammar, param: str) -> str:
+    """The grammar in llguidance's notation. Raises InvalidRequest."""
     from llguidance import LLMatcher
 
-    if grammar.kind == "json_schema":
-        return str(LLMatcher.grammar_from_json_schema(grammar.source, defaults=_JSON_STYLE))
-    if grammar.kind == "regex":
-        return str(LLMatcher.grammar_from_regex(grammar.source))
-    return str(LLMatcher.grammar_from_lark(grammar.source))
+    try:
+        if grammar.kind == "json_schema":
+            return str(LLMatcher.grammar_from_json_schema(grammar.source, defaults=_JSON_STYLE))
+        if grammar.kind == "regex":
+            return str(LLMatcher.grammar_from_regex(grammar.source))
+    except ValueError as error:
+        raise _refusal(str(error), param) from error
+    return f"{grammar.source}\n{_NO_FORCING}\n"
 
 
 def _refusal(problem: str, param: str) -> InvalidRequest:
