@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from device_agent.access.keys import Key, KeyWish
 from flask.testing import FlaskClient
 
+from device_agent.access.keys import Key, KeyWish
 from device_agent.http import create_app
 from device_agent.http.app import API
 from device_agent.http.services import Caller
