@@ -44,6 +44,7 @@ def routes(services: Services, settings: HttpSettings) -> Blueprint:
         visit = Visit(services, who, "chat", asked.model)
         with serving.beginning(visit):
             model = visit.lease.model
+            visit.asked("\n".join(f"{turn.role}: {turn.content}" for turn in asked.request.messages))
             wanted = directed(asked.request, visit.lease.name)
             check_sampling(wanted.sampling, wanted.max_tokens, serving.facts_of(model))
             reply = ChatReply(

@@ -41,6 +41,7 @@ def routes(services: Services, settings: HttpSettings) -> Blueprint:
         visit = Visit(services, who, "completions", asked.model)
         with serving.beginning(visit):
             model = visit.lease.model
+            visit.asked("\n".join(map(str, asked.prompts)))
             check_sampling(asked.sampling, asked.max_tokens, serving.facts_of(model))
             reply = CompletionReply(
                 envelope=serving.envelope(visit, "cmpl-", named=asked.model, with_usage=asked.include_usage),

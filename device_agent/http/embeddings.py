@@ -49,6 +49,7 @@ def routes(services: Services, settings: HttpSettings) -> Blueprint:
         g.visit = visit = Visit(services, who, "embeddings", body.model or "")
         tokens, finish = 0, "error"
         try:
+            visit.asked("\n".join(texts))
             encoder = visit.lease.encoder
             tokens = _count(encoder, texts)
             vectors = _shortened(_embed(encoder, texts, serving.client_gone()), body.dimensions)

@@ -266,7 +266,8 @@ class Usage(Protocol):
 class Services:
     """Everything behind the door. `books` hear of every request; `strategies` are those that one may name.
 
-    Of `keys`, `usage` and `operations` that are None, the routes are not found.
+    Of `keys`, `usage` and `operations` that are None, the routes are not found. Books hear of prompts and answers only
+    with `keep_texts`.
     """
 
     models: Models
@@ -275,4 +276,5 @@ class Services:
     keys: Keys | None = None
     usage: Usage | None = None
     operations: Operations | None = None
+    keep_texts: bool = False
     strategies: Strategies = field(default_factory=packaged)

@@ -4,7 +4,7 @@ import threading
 import time
 from dataclasses import replace
 
-from device_agent.conversation.records import Spent
+from device_agent.conversation.records import Event, Said, Spent
 from device_agent.http.services import Caller, Dialect, Lease, Served, Services, Ticket
 
 
@@ -21,6 +21,7 @@ class Visit:
         self._lock = threading.Lock()
         self._open = True
         self.served: Served | None = None
+        self._said: list[str] = []
         self._ticket: Ticket = services.gate.admit(caller)
         try:
             self.lease: Lease = services.models.lease(model)
@@ -43,6 +44,17 @@ class Visit:
             finish="error",
         )
 
+    def asked(self, prompt: str) -> None:
+        """What was asked, in words: written down only if the agent keeps texts."""
+        if self._services.keep_texts:
+            self._served = replace(self._served, prompt=prompt)
+
+    def heard(self, event: Event) -> None:
+        """A part of the answer is there. Its text, of the first choice, is written down if the agent keeps texts."""
+        self.first_token()
+        if self._services.keep_texts and isinstance(event, Said) and event.choice == 0:
+            self._said.append(event.text)
+
     def first_token(self) -> None:
         """Something of the answer is there; only the first call counts."""
         if self._first is None:
@@ -64,6 +76,7 @@ class Visit:
             first_token_s=self._first,
             total_s=time.monotonic() - self._began,
             finish=finish,
+            answer="".join(self._said),
         )
         for book in self._services.books:
             book.note(served)

@@ -1,5 +1,6 @@
 """The verb `usage`: sums of the ledger, straight from its file, whether the agent runs or not."""
 
+import os
 import time
 from datetime import date
 from pathlib import Path
@@ -18,6 +19,7 @@ from edgekit.cli import print_json
 from edgekit.errors import UsageError
 from edgekit.files import write_durably
 from edgekit.home import home
+from edgekit.settings import CONFIG_FILE, read_settings
 
 _EPILOG = """
 \b
@@ -38,7 +40,11 @@ _TITLES = {"input_tokens": "input", "cached_tokens": "cached", "output_tokens": 
 @click.command("usage", epilog=_EPILOG)
 @click.option("--days", type=click.IntRange(1, MOST_DAYS), default=30, show_default=True, help="Today is one of them.")
 @click.option("--group", default="day,key,model", show_default=True, help=f"Any of {', '.join(COLUMNS)}.")
-@click.option("--prices", type=click.Path(path_type=Path), help="A price table. Default: prices.toml in EDGEKIT_HOME.")
+@click.option(
+    "--prices",
+    type=click.Path(path_type=Path),
+    help="A price table. Default: the settings' one, or prices.toml in EDGEKIT_HOME.",
+)
 @click.option("--csv", "as_csv", is_flag=True, help="Print a table for spreadsheets.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draw tokens and requests by day.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -64,6 +70,9 @@ def usage_command(
 
 
 def _prices(given: Path | None) -> Prices | None:
+    """The table that is given, or that the agent's settings name, or the one of its folder if there is one."""
+    if given is None and (named := read_settings(home() / CONFIG_FILE, os.environ).usage.prices) is not None:
+        given = Path(named)
     found = price_table.load(given or home() / price_table.FILE)
     if found is None and given is not None:
         raise UsageError(f"there is no price table {given}.")

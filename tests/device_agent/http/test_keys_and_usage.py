@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from device_agent.ledger import prices
 from device_agent.ledger.database import FILE
 from device_agent.ledger.ledger import Ledger
 from device_agent.ledger.settings import LedgerSettings
-from tests.fakes import FakeModels, FakeService, script, services
+from tests.fakes import FakeBook, FakeModels, FakeService, script, services
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
 KEYS = "/v1/edgekit/keys"
@@ -159,6 +159,21 @@ def test_bodies_and_lists_cost_no_request_of_a_quota(door: Door) -> None:
     for _ in range(3):
         assert door.ask("/v1/usage", key).status_code == 200
     assert door.chat(key) == 200
+
+
+# --- texts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("keep_texts", [False, True])
+def test_books_hear_of_texts_only_where_they_are_kept(keep_texts: bool, stream: bool) -> None:
+    book = FakeBook()
+    behind = replace(services(FakeService(replies=script("Pa", "ris")), book=book), keep_texts=keep_texts)
+    client = create_app(behind, HttpSettings(poll_s=0.02)).test_client()
+    client.post("/v1/chat/completions", json=CHAT | {"stream": stream}).get_data()
+    client.post("/v1/completions", json={"model": "tiny", "prompt": "Once", "stream": stream}).get_data()
+    told = [(page.prompt, page.answer) for page in book.pages]
+    assert told == ([("user: Hello", "Paris"), ("Once", "Paris")] if keep_texts else [("", ""), ("", "")])
 
 
 # --- usage ----------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def test_the_address_says_https(start: Start, papers: Papers) -> None:
 def test_urllib_httpx_and_the_openai_sdk_are_served(start: Start, papers: Papers) -> None:
     server = start(FakeService(replies=script("Pa", "ris", ".")), papers.settings())
     with urllib.request.urlopen(f"{server.url}/health", context=papers.trust, timeout=WAIT_S) as answer:
-        assert json.load(answer) == {"status": "ok"}
+        assert json.load(answer)["status"] == "ok"
     with openai.DefaultHttpxClient(verify=papers.trust, timeout=WAIT_S) as client:
         assert client.post(f"{server.url}/v1/chat/completions", json=BODY).status_code == 200
         sdk = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", http_client=client, max_retries=0)
@@ -129,7 +129,7 @@ def test_large_bodies_go_through_both_ways(start: Start, papers: Papers) -> None
 def test_several_requests_share_a_connection_and_a_session(start: Start, papers: Papers) -> None:
     server = start(FakeService(), papers.settings())
     with connection(server, papers.trust) as opened:
-        assert [health(opened) for _ in range(5)] == [b'{"status":"ok"}'] * 5
+        assert all(b'"ok"' in health(opened) for _ in range(5))
 
 
 def test_requests_sent_together_are_answered_in_order(start: Start, papers: Papers) -> None:
@@ -141,7 +141,7 @@ def test_requests_sent_together_are_answered_in_order(start: Start, papers: Pape
         found = b""
         while piece := opened.recv(65_536):
             found += piece
-    assert found.count(b'{"status":"ok"}') == 21
+    assert found.count(b'"status":"ok"') == 21
 
 
 def test_the_end_of_an_answer_without_a_length_can_be_told_from_a_cut(start: Start, papers: Papers) -> None:

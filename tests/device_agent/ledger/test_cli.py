@@ -101,6 +101,12 @@ def test_another_price_table_may_be_named(tmp_path: Path) -> None:
         run("--prices", str(tmp_path / "none.toml"))
 
 
+def test_the_price_table_of_the_settings_is_used(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.toml").write_text(TABLE.replace("EUR", "CHF"))
+    (home / "config.toml").write_text(f'[usage]\nprices = "{tmp_path / "elsewhere.toml"}"\n')
+    assert as_json()["currency"] == "CHF"
+
+
 @pytest.mark.usefixtures("key")
 def test_csv_is_for_programs() -> None:
     rows = list(csv.DictReader(io.StringIO(run("--group", "model", "--csv"), newline="")))
