@@ -66,8 +66,8 @@ class Model:
         self._template = template.source if template else None
         self._spelling = Spelling(tokenizer)
         vocab = bundle.manifest.arch.vocab
-        grammars = Grammars(tokenizer.to_str, vocab=vocab, eos=tokens.eos)
-        language = Language(tokenizer, frozenset(tokens.eos), vocab, grammars.guide)
+        self._grammars = Grammars(tokenizer, vocab=vocab, eos=tokens.eos)
+        language = Language(tokenizer, frozenset(tokens.eos), vocab, self._grammars.guide)
         self._loader = loader
         self._scheduler = Scheduler(rows, loader.open, language, settings, guess=loader.guesser(tokenizer))
         self._scheduler.start()
@@ -227,6 +227,7 @@ class Model:
     def close(self, *, finish: bool = False) -> None:
         """End generation: cancel what runs, or let it `finish`. The model cannot be used afterwards."""
         self._scheduler.close(finish=finish)
+        self._grammars.close()
         self._loader.close()
 
     def __enter__(self) -> Self:

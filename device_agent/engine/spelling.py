@@ -21,9 +21,7 @@ class Spelling:
         self._added: dict[int, str] = {
             token_id: token.content for token_id, token in tokenizer.get_added_tokens_decoder().items()
         }
-        self._special: dict[str, int] = {
-            token.content: token_id for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special
-        }
+        self._named = {name: token_id for token_id, name in self._added.items()}
         self._steps = _steps(tokenizer)
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -46,8 +44,11 @@ class Spelling:
         return spelled if isinstance(spelled, bytes) else spelled.encode()
 
     def token_id(self, text: str) -> int | None:
-        """The id of the special token with this name, if there is one."""
-        return self._special.get(text)
+        """The id of the token that was added by this name, if there is one.
+
+        Not only of a special one: some tokenizers' tokens for tool calls are not, and grammars take both.
+        """
+        return self._named.get(text)
 
     def text_of(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens included; ids of no token are skipped."""
