@@ -1,5 +1,6 @@
 """Prompts of a request's phases: tools, marks of reasoning, and what an answer is made to begin with."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -39,8 +40,10 @@ class Asker:
         self._request = request
         self._late = late
         self.marks = marks_of(model)
-        ids = [model.token_id(mark) for mark in (self.marks.opening, self.marks.closing)] if self.marks else []
-        self.marks_shown = frozenset(each for each in ids if each is not None)
+        named = (self.marks.opening, self.marks.closing) if self.marks else ()
+        ids = {mark: model.token_id(mark) for mark in named}
+        self._special = {mark: each for mark, each in ids.items() if each is not None}
+        self.marks_shown = frozenset(self._special.values())
 
     def ask(self, messages: Sequence[Message]) -> Asked:
         """Raises TemplateError, and InvalidRequest for tools that cannot be."""
@@ -63,10 +66,23 @@ class Asker:
         return self.ask(otherwise)
 
     def prompt(self, asked: Asked, opening: str) -> Ids:
-        """With what the answer begins with."""
-        if not opening:
+        """With what the answer begins with; marks in it that are special tokens become those, and not text."""
+        if not self._special:
+            return self._begun(asked, opening)
+        first, *parts = re.split(f"({'|'.join(map(re.escape, self._special))})", opening)
+        ids = self._begun(asked, first)
+        for part in parts:
+            ids += (self._special[part],) if part in self._special else self._text(part)
+        return ids
+
+    def _begun(self, asked: Asked, text: str) -> Ids:
+        if not text:
             return asked.bare
-        return self._model.chat_prompt(asked.plan.messages, tools=asked.plan.template_tools, opening=opening)
+        return self._model.chat_prompt(asked.plan.messages, tools=asked.plan.template_tools, opening=text)
+
+    def _text(self, text: str) -> Ids:
+        """Ids of text that begins nothing."""
+        return self._model.text_prompt(text)[len(self._model.text_prompt("")) :]
 
     def tail(self, asked: Asked, opening: str) -> Ids:
         """The ids of an opening alone."""

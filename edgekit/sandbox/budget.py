@@ -7,7 +7,7 @@ from jinja2.utils import Namespace
 
 from edgekit.errors import TemplateError
 
-MAX_STEPS = 500_000
+MAX_STEPS = 300_000
 """A step is a pass of a loop, a call, 1,024 characters of text, or 4 values looked at: some microseconds."""
 
 MAX_VALUE = 16 << 20

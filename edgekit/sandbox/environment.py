@@ -25,6 +25,9 @@ from edgekit.sandbox.budget import ITEM, Budget
 from edgekit.sandbox.growth import FILTERS, GLANCES, MAX_WIDTH, METHODS, Bound, braced, combined, formatted
 from edgekit.sandbox.metering import CONCAT, SLICED, STEP, WEIGHED, metered
 
+_SCOPES = ("_loop_vars", "_block_vars")
+"""Arguments that jinja2 adds to calls, and takes away again."""
+
 _CLASSES = (Cycler, Joiner, Namespace)
 _MOST_DATE_CHARS = 200
 
@@ -134,14 +137,15 @@ class MeteredEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Anything that a template calls; of Python's own methods only those in the table."""
         self.budget.step()
+        given = {name: value for name, value in kwargs.items() if name not in _SCOPES}
         if isinstance(obj, Macro):
             return super().call(context, obj, *args, **kwargs)
         if isinstance(obj, type) and obj not in _CLASSES:
             raise TemplateError(f"it calls {obj.__name__}")
         if isinstance(obj, BuiltinMethodType):
-            self._measure(_method(obj), (obj.__self__, *args), kwargs)
+            self._measure(_method(obj), (obj.__self__, *args), given)
         else:
-            self.budget.read(self.budget.weigh((args, kwargs)))
+            self.budget.read(self.budget.weigh((args, given)))
         result = super().call(context, obj, *args, **kwargs)
         return self._made(result) if isinstance(result, list | tuple | dict) else result
 

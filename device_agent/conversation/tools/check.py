@@ -15,8 +15,7 @@ from edgekit.errors import InvalidRequest
 MAX_TOOLS = 128
 """OpenAI's limit (API reference, chat, `tools`)."""
 
-MAX_SCHEMA_CHARS = 64 << 10
-MAX_SCHEMAS_CHARS = 256 << 10
+MAX_SCHEMA_CHARS = 32 << 10
 MAX_DESCRIPTION_CHARS = 16 << 10
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # OpenAI's, in its own words
@@ -37,10 +36,6 @@ def checked_schemas(tools: Sequence[Tool], choice: ToolChoice) -> dict[str, dict
     """
     if len(tools) > MAX_TOOLS:
         raise InvalidRequest(f"tools: {len(tools)} are more than {MAX_TOOLS}.", param="tools")
-    if sum(len(tool.parameters) for tool in tools) > MAX_SCHEMAS_CHARS:
-        raise InvalidRequest(
-            f"tools: their parameters have more than {MAX_SCHEMAS_CHARS:,} characters together.", param="tools"
-        )
     found: dict[str, dict[str, Any]] = {}
     for index, tool in enumerate(tools):
         where = f"tools[{index}].function"

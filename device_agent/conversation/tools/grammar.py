@@ -1,5 +1,6 @@
 """One grammar for free text and calls together, in llguidance's dialect of Lark (llguidance, docs/syntax.md)."""
 
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -7,13 +8,16 @@ from typing import Any
 
 from device_agent.conversation.tools.check import SPACING
 from device_agent.conversation.tools.records import Syntax, TokenId
+from device_agent.engine.guide import MAX_SOURCE_BYTES
 from device_agent.engine.records import Grammar
+from edgekit.errors import InvalidRequest
 
 MAX_CALLS = 32
 """Calls of one answer: a small model that cannot stop must be stopped."""
 
 _TEXT = r"TEXT: /(.|\n)*/"
 _TEXT_NO_OBJECT = r"TEXT: /([ \t\r\n]*[^{ \t\r\n](.|\n)*)?/"
+_json = functools.partial(json.dumps, ensure_ascii=False)
 _ID = '", \\"id\\": \\"" /[a-zA-Z0-9]{9}/ "\\"}"'
 
 
@@ -30,6 +34,8 @@ def calls_grammar(
 
     With `may_speak` it may also be text instead, in the form of `answer`; and where that is free (None), text may come
     before the calls. As soon as a call's opening is written, the rest must be a call.
+
+    Raises InvalidRequest if the tools' schemas together are more than the engine takes.
     """
     writer = _Writer(syntax, token_id)
     if syntax.opening:
@@ -45,7 +51,12 @@ def calls_grammar(
     elif may_speak:
         start = ["TEXT", *writer.spoken(calls, lead)]
         rules += writer.text()
-    return Grammar("lark", "\n".join([f"start: {' | '.join(start)}", *rules]) + "\n")
+    source = "\n".join([f"start: {' | '.join(start)}", *rules]) + "\n"
+    if len(source.encode()) > MAX_SOURCE_BYTES:
+        raise InvalidRequest(
+            f"tools: their parameters together have more than {MAX_SOURCE_BYTES:,} bytes.", param="tools"
+        )
+    return Grammar("lark", source)
 
 
 class _Writer:
@@ -83,7 +94,7 @@ class _Writer:
         rules = [f"call: {' | '.join(f'call_{index}' for index in range(len(schemas)))}"]
         for index, (name, schema) in enumerate(schemas.items()):
             rules.append(f"call_{index}: {self.fixed(syntax.head + name + syntax.middle)} arguments_{index} {tail}")
-            rules.append(f"arguments_{index}: %json {json.dumps(schema)}")
+            rules.append(f"arguments_{index}: %json {_json(schema)}")
         return rules
 
     def spoken(self, calls: str, lead: str) -> list[str]:
@@ -116,7 +127,7 @@ def _bare_calls(syntax: Syntax, schemas: Mapping[str, Mapping[str, Any]]) -> lis
             "required": ["name", key],
             "additionalProperties": False,
         }
-        rules.append(f"call_{index}: %json {json.dumps(whole)}")
+        rules.append(f"call_{index}: %json {_json(whole)}")
     return rules
 
 
@@ -140,7 +151,7 @@ def _nested(answer: Grammar, *, spaced: bool) -> str:
     if not spaced:
         return f"%json {answer.source}"
     schema = json.loads(answer.source)
-    return f"%json {json.dumps({**schema, 'x-guidance': SPACING} if isinstance(schema, dict) else schema)}"
+    return f"%json {_json({**schema, 'x-guidance': SPACING} if isinstance(schema, dict) else schema)}"
 
 
 def _slashed(regex: str) -> str:

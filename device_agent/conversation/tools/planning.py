@@ -14,7 +14,8 @@ from device_agent.conversation.tools.table import syntax_of
 def plan(request: ChatRequest, *, template: str | None, token_id: TokenId) -> ToolPlan:
     """How to ask a model whose chat template is `template`.
 
-    With the choice "none" the model hears nothing of its tools. Of "named" it hears of all, and can only call that one.
+    With the choice "none" the model hears nothing of its tools. Of "named" it hears of all, and can only call that
+    one, once.
 
     Raises InvalidRequest, with `param` saying where, for tools that cannot be: a bad or double name, too many, a schema
     that is none; and for a `tool_choice` that is not among them.
@@ -42,7 +43,7 @@ def plan(request: ChatRequest, *, template: str | None, token_id: TokenId) -> To
             token_id,
             answer=request.grammar,
             may_speak=mode == "auto",
-            several=request.parallel_calls,
+            several=request.parallel_calls and mode != "named",
         ),
         shown=_shown(syntax, token_id),
         opening="",

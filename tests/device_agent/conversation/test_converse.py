@@ -95,11 +95,11 @@ def test_the_end_says_why() -> None:
 def test_logprobs_go_with_the_text_that_they_brought() -> None:
     one, two = TokenLogprob(1, -0.5), TokenLogprob(2, -0.25)
     pieces = [
-        Piece(text="a", tokens=(1,), logprobs=(one,)),
-        Piece(text="", tokens=(2,), logprobs=(two,), finish="stop"),
+        Piece(text="", tokens=(1,), logprobs=(one,)),
+        Piece(text="a", tokens=(2,), logprobs=(two,), finish="stop"),
     ]
     found = events(start(FakeService(replies=pieces), replace(REQUEST, top_logprobs=0)))
-    assert found[:-1] == [Said(text="a", logprobs=(one,)), Said(text="", logprobs=(two,))]
+    assert found[:-1] == [Said(text="a", logprobs=(one, two))]
 
 
 def test_choices_are_written_side_by_side_each_with_its_own_seed() -> None:
@@ -348,6 +348,26 @@ def test_without_room_for_reasoning_it_is_skipped() -> None:
     service = FakeService(template=THINKING, replies=script("{}"), context_tokens=LONG)
     events(start(service, replace(REQUEST, grammar=SCHEMA, max_tokens=1)))
     assert prompts(service) == ["2 + 2?<think>\n\n</think>\n\n"]
+
+
+def test_marks_that_are_special_tokens_are_written_as_such() -> None:
+    class Beginning(FakeService):
+        """Begins every text with a token of its own."""
+
+        def text_prompt(self, text: str) -> tuple[int, ...]:
+            return (1, *super().text_prompt(text))
+
+    scripts = [written("why", tokens=(*ids("why"), 299), stopped_by="[/THINK]"), script("{}"), script("a")]
+    specials = {"[THINK]": 298, "[/THINK]": 299}
+    service = Beginning(template="[THINK]", specials=specials, scripts=scripts, context_tokens=LONG)
+    events(start(service, replace(REQUEST, grammar=SCHEMA)))
+    events(start(service, replace(REQUEST, strategy="direct")))
+    asked = (1, *ids("2 + 2?"))
+    assert [generation.prompt for generation in service.generations] == [
+        (*asked, 298, *ids("\n")),
+        (*asked, 298, *ids("\nwhy"), 299, *ids("\n\n")),
+        (*asked, 298, *ids("\n\n"), 299, *ids("\n\n")),
+    ]
 
 
 def test_marks_that_are_special_tokens_are_shown_to_be_seen() -> None:

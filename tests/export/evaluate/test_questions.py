@@ -176,6 +176,6 @@ def test_too_few_rows_for_the_examples_are_an_error() -> None:
 
 
 def test_the_questions_with_which_strategies_are_measured_are_thirty() -> None:
-    """README quotes their scores: ten to work out, ten of knowledge, ten about a text."""
+    """Ten to work out, ten of knowledge, ten about a text."""
     task = read_task(Path(__file__).parents[2] / "golden" / "questions.jsonl")
     assert [question.style for question in task.questions] == ["match"] * 10 + ["choice"] * 20
