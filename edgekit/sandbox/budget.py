@@ -8,7 +8,7 @@ from jinja2.utils import Namespace
 from edgekit.errors import TemplateError
 
 MAX_STEPS = 300_000
-"""A step is a pass of a loop, a call, 1,024 characters of text, or 4 values looked at: some microseconds."""
+"""A step is a pass of a loop, a call, 512 characters of text, or 4 values looked at: some microseconds."""
 
 MAX_VALUE = 16 << 20
 """Weight of one value: a character weighs 1, every value ITEM more, and in a container twice that."""
@@ -20,7 +20,7 @@ MAX_BITS = 4096
 """Of an integer: beyond it arithmetic takes longer than a step."""
 
 ITEM = 64
-_CHARS_A_STEP = 1024
+_CHARS_A_STEP = 512
 _VALUES_A_STEP = 4
 
 

@@ -222,11 +222,10 @@ def _escape(value: object) -> str:
 
 def _tojson(
     value: object,
-    *,
-    ensure_ascii: bool = False,
+    ensure_ascii: bool = False,  # noqa: FBT001, FBT002 - as transformers has it
     indent: int | None = None,
     separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
+    sort_keys: bool = False,  # noqa: FBT001, FBT002 - the same
 ) -> str:
     """JSON as models were trained on it: jinja2's own filter escapes HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

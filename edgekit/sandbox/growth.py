@@ -54,9 +54,12 @@ def _join(value: str, parts: Any) -> int:
     return len(parts) * len(value) if hasattr(parts, "__len__") else 0
 
 
-def _json(_: object, *, indent: int | None = None, **__: object) -> int:
-    if indent is not None and indent > _MOST_INDENT:
+def _json(*args: object, **kwargs: object) -> int:
+    indent = kwargs.get("indent", args[2] if len(args) > 2 else None)
+    if isinstance(indent, int) and indent > _MOST_INDENT:
         raise TemplateError(f"it indents JSON by {indent}")
+    if isinstance(indent, str):
+        raise TemplateError("it indents JSON by a text")
     return 0
 
 

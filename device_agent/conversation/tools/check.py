@@ -1,14 +1,11 @@
 """Tools as a request brings them: whether they mean something. Their types were checked where the bytes were read."""
 
-import functools
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
-import llguidance
-
 from device_agent.conversation.records import ToolChoice
+from device_agent.conversation.tools.schemas import mistake, prepared
 from edgekit.chat import MAX_JSON_DEPTH, Tool, parsed_object
 from edgekit.errors import InvalidRequest
 
@@ -19,14 +16,6 @@ MAX_SCHEMA_CHARS = 32 << 10
 MAX_DESCRIPTION_CHARS = 16 << 10
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # OpenAI's, in its own words
-
-# JSON as models were trained to write it in calls, and bounded white space; keywords that llguidance does not know are
-# passed over: tools are described with many that no model needs.
-SPACING: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-_LENIENT = {**SPACING, "lenient": True}
-
-# Next to one of these, "no other properties" would mean something else.
-_APPLICATORS = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "patternProperties", "additionalProperties")
 
 
 def checked_schemas(tools: Sequence[Tool], choice: ToolChoice) -> dict[str, dict[str, Any]]:
@@ -75,26 +64,6 @@ def _schema(text: str, where: str) -> dict[str, Any]:
         )
     if schema.get("type", "object") != "object":
         raise InvalidRequest(f"{where}: arguments are an object, so the schema's type must be 'object'.", param=where)
-    prepared = _prepared(schema)
-    if problem := _problem(json.dumps(prepared)):
+    if problem := mistake(schema):
         raise InvalidRequest(f"{where} is not a JSON schema that can be followed: {problem}.", param=where)
-    return prepared
-
-
-def _prepared(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of an object. Where properties are listed, there are no others: models invent them otherwise."""
-    closed = {} if any(name in schema for name in _APPLICATORS) else {"additionalProperties": False}
-    return {
-        **{key: value for key, value in schema.items() if key != "x-guidance"},
-        "type": "object",
-        **(closed if "properties" in schema else {}),
-        "x-guidance": _LENIENT,
-    }
-
-
-@functools.lru_cache(maxsize=512)  # clients send the same tools with every request
-def _problem(schema: str) -> str:
-    """What is wrong with a schema, "" if nothing."""
-    grammar = llguidance.LLMatcher.grammar_from_json_schema(schema)
-    failed, problems = llguidance.LLMatcher.validate_grammar_with_warnings(grammar)
-    return str(problems[0])[:300] if failed else ""
+    return prepared(schema)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from device_agent.conversation.tools.check import SPACING
 from device_agent.conversation.tools.records import Syntax, TokenId
+from device_agent.conversation.tools.schemas import SPACING
 from device_agent.engine.guide import MAX_SOURCE_BYTES
 from device_agent.engine.records import Grammar
 from edgekit.errors import InvalidRequest

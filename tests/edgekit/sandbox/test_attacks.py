@@ -99,6 +99,8 @@ OTHERS = {
     "numbers from text": ("{{ ('f' * 99999) | int(base=16) }}", "numbers grow"),
     "floats": ("{{ 2.0 ** 99999 }}", "OverflowError"),
     "json": ("{{ [1] | tojson(indent=9999) }}", "indents JSON"),
+    "json by text": ("{{ [1] | tojson(indent='x' * 9999) }}", "indents JSON"),
+    "json by place": ("{{ [1] | tojson(false, 9999) }}", "indents JSON"),
     "sums of lists": ("{{ ([[1]] * 999) | sum(start=[]) }}", "no numbers"),
     "a macro for ever": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
     "a block for ever": ("{% block a %}{{ self.a() }}{% endblock %}", "RecursionError"),
