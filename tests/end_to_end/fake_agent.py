@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flask import Flask, Response, request
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from device_agent.http import page
 
@@ -36,7 +36,7 @@ def engine(**changed: Any) -> Json:
     """An EngineState as JSON."""
     state = {"running": 1, "waiting": 0, "slots": 4, "loaded": True, "resting": False, "threads": 2}
     cache = {"cached_entries": 12, "cached_bytes": 48_000_000, "read_tokens": 9_000, "cached_tokens": 4_000}
-    return state | cache | {"written_tokens": 5_000, "drafted": 400, "accepted": 290} | changed
+    return state | cache | {"written_tokens": 5_000, "drafted": 400, "accepted": 300} | changed
 
 
 def model(name: str = "tiny-instruct", **changed: Any) -> Json:
@@ -210,9 +210,10 @@ class FakeAgent:
         return None
 
     def _list(self) -> Json:
-        names = [(one, one["id"]) for one in self.models]
-        names += [(one, f"{one['id']}:{adapter}") for one in self.models for adapter in one["adapters"]]
-        return {"object": "list", "data": [_entry(one, name) for one, name in names]}
+        entries = []
+        for one in self.models:
+            entries += [_entry(one, one["id"]), *(_entry(one, f"{one['id']}:{name}") for name in one["adapters"])]
+        return {"object": "list", "data": entries}
 
     def _catalogue(self) -> Json:
         return {"data": self.models}
@@ -251,6 +252,8 @@ class FakeAgent:
 def _entry(one: Json, name: str) -> Json:
     same = ("kind", "active", "loaded", "version", "quantisation", "licence", "quality", "sha256")
     meta = {key: one[key] for key in same} | {"n_ctx": one["context"], "size": one["bytes"]}
+    if name != one["id"]:
+        meta["base"] = one["id"]
     return {"id": name, "object": "model", "created": one["created"], "owned_by": "edgekit", "meta": meta}
 
 
@@ -259,12 +262,16 @@ def refusal(message: str, code: str | None = None) -> Json:
     return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
 
 
+class _Quiet(WSGIRequestHandler):
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002  # werkzeug's name
+        """Requests are what tests look at; nobody reads a log of them."""
+
+
 class Serving:
     """`agent` on a free port of loopback, until it is closed. One connection per request, each with its thread."""
 
     def __init__(self, agent: FakeAgent) -> None:
-        self._server = make_server("127.0.0.1", 0, agent.app(), threaded=True)
-        self._server.daemon_threads = True
+        self._server = make_server("127.0.0.1", 0, agent.app(), threaded=True, request_handler=_Quiet)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": POLL_S})
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"

@@ -146,7 +146,7 @@ async function write(change) {
   }
 }
 
-function opened() {
+async function opened() {
   const request = indexedDB.open(DATABASE, 1);
   request.onupgradeneeded = () => request.result.createObjectStore(TABLE, { keyPath: "id" });
   return done(request);

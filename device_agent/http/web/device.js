@@ -109,19 +109,19 @@ function queue({ running = 0, waiting = 0, models: all = [] }) {
   );
 }
 
-function memory({ memory: found, models: all = [] }) {
+function memory({ memory: found, models: all = [], battery }) {
   if (!found) return null;
   const { total_bytes: total, available_bytes: available, rss_bytes: rss } = found;
   const cached = Math.min(rss, all.reduce((sum, { engine }) => sum + (engine?.cached_bytes ?? 0), 0));
   const others = Math.max(0, total - available - rss);
   const parts = [
-    ["Models", rss - cached, "fill"],
+    ["Agent and models", rss - cached, "fill"],
     ["Kept texts", cached, "second"],
     ["Other programs", others, "other"],
     ["Free", available, "rest"],
   ];
   return h(
-    "section.panel.tile.wide",
+    battery ? "section.panel.tile.wide" : "section.panel.tile.broad",
     {},
     h("h2", {}, "Memory"),
     h("p.big", {}, format.bytes(rss), h("span", {}, ` of ${format.bytes(total)}`)),

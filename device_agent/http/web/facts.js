@@ -74,8 +74,9 @@ export function speedBars({ measured }, entries) {
   const rows = kinds
     .filter(([, name]) => format.known(measured?.[name]))
     .map(([label, name]) => {
-      const best = Math.max(...entries.map((entry) => entry.measured?.[name] ?? 0));
-      return [label, `${format.rate(measured[name])} tokens/s`, best > 0 ? measured[name] / best : 0];
+      const all = entries.map((entry) => entry.measured?.[name]).filter(format.known);
+      const best = Math.max(...all);
+      return [label, `${format.rate(measured[name])} tokens/s`, all.length > 1 && best > 0 ? measured[name] / best : null];
     });
   return h("section.measure", {}, h("h3", {}, "Speed on this device"), rows.length ? rows.map(bar) : h("p.quiet", {}, "Not measured yet: it is once the model has answered."));
 }

@@ -77,13 +77,13 @@ function body() {
 
 function gallery() {
   if (!entries.length) {
-    return h("div.content", {}, empty("empty", "The store is empty", "Put a bundle into the store’s folder, and it appears here."));
+    return h("div.content", {}, empty("empty", "The store is empty", "Put a bundle into the folder that the agent was started on, and it appears here."));
   }
   return h("div.content", {}, h("ul.cards", {}, entries.map((entry) => h("li", {}, card(entry))), entries.length === 1 && h("li", {}, room())));
 }
 
 function room() {
-  return h("div.card.room", {}, h("h2", {}, "Room for more"), h("p", {}, "Put another bundle beside this one in the store’s folder, and it appears here: to try, to compare and to switch to."));
+  return h("div.card.room", {}, h("h2", {}, "Room for more"), h("p", {}, "Start the agent on a folder with several bundles in it, and they appear here: to try, to compare and to switch between."));
 }
 
 function card(entry) {

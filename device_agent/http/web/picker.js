@@ -24,16 +24,12 @@ export function start(changed) {
   strategies.addEventListener("change", changed);
 }
 
-/** Fills the list of models from entries of /v1/models: those that write texts, each with its adapters beneath. */
+/** Fills the list of models from entries of /v1/models: those that write texts, each before its adapters. */
 export function fill(found) {
   const wanted = models.value;
   entries = found.filter(({ id, meta }) => typeof id === "string" && (meta?.kind ?? "generate") === "generate");
-  const ids = new Set(entries.map(({ id }) => id));
-  const baseOf = (id) => [...ids].find((base) => id.startsWith(`${base}:`));
-  const options = entries
-    .filter(({ id }) => !baseOf(id))
-    .flatMap(({ id }) => [id, ...[...ids].filter((other) => baseOf(other) === id)])
-    .map((id) => h("option", { value: id }, baseOf(id) ? `\u00a0\u00a0${id.slice(baseOf(id).length + 1)} (adapter)` : id));
+  const label = ({ id, meta }) => (meta?.base ? `\u00a0\u00a0${id.slice(meta.base.length + 1)} (adapter)` : id);
+  const options = entries.map((entry) => h("option", { value: entry.id }, label(entry)));
   models.replaceChildren(...options);
   models.disabled = !options.length;
   pick(wanted);

@@ -344,7 +344,7 @@ def test_every_response_is_hardened(client: FlaskClient, path: str) -> None:
 
 
 def test_page_files_are_cached_by_their_content(client: FlaskClient) -> None:
-    first = client.get("/web/app.css")
+    first = client.get("/web/base.css")
     assert first.mimetype == "text/css"
-    again = client.get("/web/app.css", headers={"If-None-Match": first.headers["ETag"]})
+    again = client.get("/web/base.css", headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
