@@ -54,7 +54,8 @@ def routes(services: Services, settings: HttpSettings) -> Blueprint:
                 with_logprobs=wanted.top_logprobs is not None,
                 endings=frozenset(model.manifest.tokens.eos),
             )
-            exchange = converse.start(model, wanted)  # errors up to here have their own status line
+            # Errors up to here have their own status line.
+            exchange = converse.start(model, wanted, strategies=services.strategies)
         return serving.answer(exchange, reply, visit, stream=asked.stream, settings=settings)
 
     return blueprint

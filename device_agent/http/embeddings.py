@@ -47,6 +47,7 @@ def routes(services: Services, settings: HttpSettings) -> Blueprint:
         who = require("infer")
         body, texts = parse_embedding(json_body(), lenient=settings.lenient)
         g.visit = visit = Visit(services, who, "embeddings", body.model or "")
+        named = body.model or visit.lease.card.id
         tokens, finish = 0, "error"
         try:
             visit.asked("\n".join(texts))
@@ -59,7 +60,7 @@ def routes(services: Services, settings: HttpSettings) -> Blueprint:
             return Response(status=serving.CLIENT_CLOSED_REQUEST)
         finally:
             visit.close(Spent(input=tokens), finish=finish)
-        return as_json(_reply(vectors, body, named=body.model or visit.lease.card.id, tokens=tokens))
+        return as_json(_reply(vectors, body, named=named, tokens=tokens))
 
     return blueprint
 
