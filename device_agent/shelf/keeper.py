@@ -35,6 +35,7 @@ class Place:
     entry: Entry
     opened: Opened | None = None
     load: Load | None = None
+    leaving: Opened | None = None  # what is being closed
     leases: int = 0
     waiting: int = 0
     used_at: float = 0.0
@@ -140,7 +141,7 @@ class Keeper:
             place.unwanted = place.opened is not None
             self._changed.notify_all()
             if not place.held:
-                self._changed.wait_for(lambda: place.opened is None or self._closing, timeout=_UNLOAD_WAIT_S)
+                self._changed.wait_for(lambda: self._is_empty(place) or self._closing, timeout=_UNLOAD_WAIT_S)
 
     def retire(self, places: Iterable[Place]) -> None:
         """These are no longer on the shelf: they are emptied when the last one who holds them gives them back."""
@@ -175,9 +176,9 @@ class Keeper:
         if self._thread.ident is not None:
             self._thread.join(_JOIN_S)
         with self._changed:
-            taken = [(place, self._take(place)) for place in list(self._filled)]
-        for place, opened in taken:
-            self._shut(place, opened)
+            emptied = [self._take(place) for place in list(self._filled)]
+        for place in emptied:
+            self._shut(place)
 
     # --- callers hold the lock --------------------------------------------------------------------
 
@@ -215,11 +216,19 @@ class Keeper:
             place.load = None
         self._changed.notify_all()
 
-    def _take(self, place: Place) -> Opened | None:
-        """Empty a place. What was in it is still to be shut."""
+    def _take(self, place: Place) -> Place:
+        """Empty a place. What was in it is leaving, and is still to be shut."""
         opened, place.opened, place.unwanted = place.opened, None, False
+        place.leaving = opened
         self._filled.remove(place)
-        return opened
+        if opened is not None and opened.model is not None:
+            tally = self._tallies.get(place.entry.id, Tally())
+            self._tallies[place.entry.id] = tally.plus(opened.model.state())
+        return place
+
+    @staticmethod
+    def _is_empty(place: Place) -> bool:
+        return place.opened is None and place.leaving is None
 
     def _due(self) -> Place | None:
         """One that is to be emptied now."""
@@ -239,29 +248,28 @@ class Keeper:
     # --- the thread, without the lock -------------------------------------------------------------
 
     def _work(self) -> None:
-        while task := self._next():
-            place, opened = task
-            if opened is not None:
-                self._shut(place, opened)
+        while place := self._next():
+            if place.leaving is not None:
+                self._shut(place)
             else:
                 self._fill(place)
 
-    def _next(self) -> tuple[Place, Opened | None] | None:
-        """A place to fill, or one with what was taken out of it; None: the end."""
+    def _next(self) -> Place | None:
+        """A place to fill, or one with something that is leaving; None: the end."""
         with self._changed:
             while not self._closing:
                 if due := self._due():
-                    return due, self._take(due)
+                    return self._take(due)
                 if self._wanted:
-                    return self._wanted.popleft(), None
+                    return self._wanted.popleft()
                 self._changed.wait(self._patience_s())
             return None
 
     def _fill(self, place: Place) -> None:
         opened, error, entry = None, None, place.entry
         try:
-            for other, taken in self._make_room(place):
-                self._shut(other, taken)
+            for other in self._make_room(place):
+                self._shut(other)
             opened = self._loaded(entry)
         except EdgekitError as found:
             error = found
@@ -276,8 +284,8 @@ class Keeper:
                 place.failure, place.retry_at = error, self._clock() + self._settings.retry_s
             self._end_load(place, error)
 
-    def _make_room(self, place: Place) -> list[tuple[Place, Opened | None]]:
-        """What is to be shut before a place can be filled; nobody can hold it any more. Raises Overloaded."""
+    def _make_room(self, place: Place) -> list[Place]:
+        """What is leaving so that a place can be filled; nobody can hold it any more. Raises Overloaded."""
         with self._changed:
             place.bytes = room.reserved_bytes(place.entry.manifest, self._settings.slots)
             taken = sum(other.bytes for other in self._filled)
@@ -289,7 +297,7 @@ class Keeper:
                 idle=[other.bytes for other in idle],
                 model=place.entry.id,
             )
-            return [(other, self._take(other)) for other in idle[:count]]
+            return [self._take(other) for other in idle[:count]]
 
     def _loaded(self, entry: Entry) -> Opened:
         """Raises EdgekitError, whatever went wrong."""
@@ -303,16 +311,21 @@ class Keeper:
             log.exception("%s cannot be loaded", entry.id)
             raise BundleError(str(entry.folder), f"it cannot be loaded: {type(error).__name__}") from None
 
-    def _shut(self, place: Place, opened: Opened | None) -> None:
-        if opened is None:
-            return
+    def _shut(self, place: Place) -> None:
+        """Close what is leaving a place, and let go of it, so that its memory is free."""
         log.info("closing %s", place.entry.id)
+        sweep = self._close_leaving(place)
+        place.leaving = None
+        sweep()
+        with self._changed:
+            self._changed.notify_all()
+
+    @staticmethod
+    def _close_leaving(place: Place) -> Callable[[], None]:
+        """What is to be done once nobody refers to it any more."""
+        opened = place.leaving or Opened()
         try:
             opened.close()
         except Exception:
             log.exception("%s could not be closed", place.entry.id)
-        with self._changed:
-            if opened.model is not None:
-                tally = self._tallies.get(place.entry.id, Tally())
-                self._tallies[place.entry.id] = tally.plus(opened.model.state())
-            self._changed.notify_all()
+        return opened.sweep

@@ -5,15 +5,18 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from device_agent import pages
 from device_agent.engine.records import EngineSettings
 from device_agent.model import EmbeddingModel, Model
 from device_agent.shelf.records import Adapter, Entry, Opened
+from edgekit import contract
 from edgekit.errors import CorruptBundle, EdgekitError, TemplateError
 from edgekit.manifest import Manifest
 
@@ -53,16 +56,12 @@ class Opening:
         adapters = Adapting(model, entry.id)
         adapters.adapt(entry)
 
-        def close() -> None:
-            model.close()
-            gc.collect()  # what refers to itself would keep the weights for a while
-
-        return Opened(model=model, adapt=adapters.adapt, close=close)
+        return Opened(model=model, adapt=adapters.adapt, close=model.close, sweep=partial(_sweep, entry))
 
     def _encoder(self, entry: Entry) -> Opened:
         encoder = EmbeddingModel.open(entry.folder, threads=self.engine.threads, state=self.state)
         _check_same(entry, encoder.manifest)
-        return Opened(encoder=OneAtATime(encoder))
+        return Opened(encoder=OneAtATime(encoder), sweep=partial(_sweep, entry))
 
 
 class TakesAdapters(Protocol):
@@ -123,6 +122,12 @@ class OneAtATime:
         """One vector for each text: [texts, dimension]."""
         with self._turn:
             return self._encoder.embed(texts, truncate=truncate)
+
+
+def _sweep(entry: Entry) -> None:
+    """Give memory back to the system: objects that refer to themselves, pages of the file, what the allocator keeps."""
+    gc.collect()
+    pages.let_go(entry.folder / contract.DATA_FILE)
 
 
 def _check_same(entry: Entry, manifest: Manifest) -> None:

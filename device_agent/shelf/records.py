@@ -65,13 +65,14 @@ class Opened:
     """A bundle in memory: it generates or encodes.
 
     `adapt` gives it the adapters of an entry instead of those that it has; it never raises. After `close`, which may
-    take a while, it is not used.
+    take a while, it is not used; `sweep` is called when nothing refers to it any more.
     """
 
     model: Served | None = None
     encoder: Encoder | None = None
     adapt: Callable[[Entry], None] = lambda _: None
     close: Callable[[], None] = lambda: None
+    sweep: Callable[[], None] = lambda: None
 
 
 Opener = Callable[[Entry], Opened]

@@ -67,6 +67,7 @@ class FakeModel:
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.closed = threading.Event()
+        self.swept = threading.Event()
         self.adapters = sorted(entry.adapters)
 
     def adapt(self, entry: Entry) -> None:
@@ -107,7 +108,7 @@ class Loader:
         self.models.append(model)
         if entry.manifest.embedding is not None:
             return Opened(encoder=cast("Encoder", model), close=model.closed.set)
-        return Opened(model=cast("Served", model), adapt=model.adapt, close=model.closed.set)
+        return Opened(model=cast("Served", model), adapt=model.adapt, close=model.closed.set, sweep=model.swept.set)
 
     def model(self, name: str) -> Any:
         """The one that was opened last under this name."""

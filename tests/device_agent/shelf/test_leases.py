@@ -1,6 +1,7 @@
 """Leases under concurrency, loads that fail, and what makes room for what."""
 
 import time
+import weakref
 
 import pytest
 
@@ -254,3 +255,16 @@ def test_unload_is_done_when_it_returns_unless_somebody_uses_it(shelf_of: Make, 
     assert loader.model("a").closed.wait(WAIT_S)
     shelf.lease("a").release()
     assert not shelf.unload("a").loaded
+    assert loader.model("a").closed.is_set()
+
+
+def test_nothing_refers_to_a_model_any_more_when_its_memory_is_swept(shelf_of: Make, loader: Loader) -> None:
+    shelf = shelf_of(entry("a"))
+    shelf.lease("a").release()
+    (model,) = loader.models
+    gone, swept = weakref.ref(model), model.swept
+    loader.models.clear()
+    del model
+    shelf.unload("a")
+    assert swept.wait(WAIT_S)
+    assert gone() is None
