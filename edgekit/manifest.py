@@ -155,7 +155,7 @@ class _FormatOnly(msgspec.Struct):
     format: int
 
 
-_UNSAFE = re.compile(r"^/|\\|:|\x00|(^|/)\.{0,2}(/|$)")
+_UNSAFE = re.compile(r"^/|\\|:|\x00|(^|/)\.{0,2}(/|\Z)")
 
 
 def is_safe_path(path: str) -> bool:

@@ -82,8 +82,10 @@ def _problem(grammar: str, tokenizer: "llguidance.LLTokenizer", choices: Sequenc
             return ""
         mask = matcher.compute_bitmask()
         allowed = [token_id for token_id in choices if mask[token_id >> 3] >> (token_id & 7) & 1]
-        if not allowed or not matcher.consume_token(chance.choice(allowed)):
-            return str(matcher.get_error()) or "it allows nothing"
+        if not allowed:  # or only tokens that are neither bytes nor special
+            return "" if any(mask) else str(matcher.get_error())
+        if not matcher.consume_token(chance.choice(allowed)):
+            return str(matcher.get_error())
     return ""
 
 

@@ -6,6 +6,7 @@ walks a grammar's parser over the tree of all tokens. The tree is made when the 
 """
 
 import collections
+import json
 import logging
 import threading
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import tokenizers
 from device_agent.engine.grammar_trial import TRIAL_S, Trials
 from device_agent.engine.records import Grammar
 from device_agent.engine.rows import Floats
+from device_agent.engine.sampling import Ids
 from edgekit.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -40,17 +42,26 @@ _JSON_STYLE: "llguidance._lib.JsonCompileOptions" = {
     "key_separator": ": ",
 }
 
-# Looking ahead for text that must come next does not end where one token may follow itself: `start: A A`, `A: /x+/`.
+# Where a text must come next, llguidance allows the tokens alone that the tokenizer would write it in. That looking
+# ahead does not end where a terminal may follow itself (`start: A A`, `A: /x+/`), and takes the text of a special token
+# for the token. So it is not done in Lark grammars, nor where such a text seems to be meant.
 _NO_FORCING = '%llguidance {"no_forcing": true}'
+
+_NONE = np.zeros(0, np.int64)
 
 
 class Guide:
-    """A grammar and how far one answer has come in it. Any thread, but one at a time."""
+    """A grammar and how far one answer has come in it. Any thread, but one at a time.
 
-    def __init__(self, matcher: "llguidance.LLMatcher", *, vocab: int, param: str) -> None:
+    `never` are ids that it cannot mean; `ends` are some that it means where it may end, and nowhere else.
+    """
+
+    def __init__(self, matcher: "llguidance.LLMatcher", *, vocab: int, param: str, never: Ids, ends: Ids) -> None:
         self._matcher = matcher
         self._vocab = vocab
         self._param = param
+        self._never = never
+        self._ends = ends
         # The tokenizer may know fewer ids than the model has logits, or more.
         self._words = np.zeros((1, (vocab + 31) // 32), np.int32)
 
@@ -65,6 +76,9 @@ class Guide:
         fill_next_token_bitmask(self._matcher, self._words)
         self._check()
         allowed = np.unpackbits(self._words.view(np.uint8)[0], bitorder="little", count=self._vocab).view(bool)
+        allowed[self._never] = False
+        if allowed[self._ends].any() and not self._matcher.is_accepting():
+            allowed[self._ends] = False
         if not allowed.any():
             raise InvalidRequest("The grammar allows no token here, and does not allow to end.", param=self._param)
         return np.where(allowed, logits, np.float32(-np.inf))
@@ -89,7 +103,9 @@ class Guide:
 
     def copy(self) -> "Guide":
         """Another answer's, that has come as far."""
-        return Guide(self._matcher.deep_copy(), vocab=self._vocab, param=self._param)
+        return Guide(
+            self._matcher.deep_copy(), vocab=self._vocab, param=self._param, never=self._never, ends=self._ends
+        )
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -109,6 +125,9 @@ class Grammars:
         added = tokenizer.get_added_tokens_decoder()
         special = {token_id: token.content for token_id, token in added.items() if token_id < vocab}
         self._source = tokenizer
+        self._names = tuple(special.values())
+        self._special = np.array([token_id for token_id in special if token_id not in eos], np.int64)
+        self._ends = np.array([token_id for token_id in eos if token_id < vocab], np.int64)
         self._vocab = vocab
         self._eos = tuple(eos)
         self._trials = Trials(vocab=vocab, eos=self._eos, special=special, trial_s=trial_s)
@@ -129,15 +148,15 @@ class Grammars:
             if found is not None:
                 self._kept.move_to_end(grammar)
                 return found.copy()
-        text = _text_of(grammar, param)
+        text = self._text_of(grammar, param)
         if problem := self._trials.problem(text):
             raise _refusal(problem, param)
         with self._lock:
             tokenizer = self._tokenizer = self._tokenizer or self._made_tokenizer(param)
-        made = _compiled(text, tokenizer, vocab=self._vocab, param=param)
+        made = self._compiled(text, tokenizer, grammar, param=param)
         with self._lock:
             self._kept[grammar] = made
-            if len(self._kept) > KEPT_GRAMMARS:
+            while len(self._kept) > KEPT_GRAMMARS:
                 self._kept.popitem(last=False)
             return made.copy()
 
@@ -154,6 +173,40 @@ class Grammars:
             log.warning("llguidance cannot use this tokenizer: %s", error)
             raise InvalidRequest(f"This model's tokenizer knows no grammars: {error}", param=param) from error
 
+    def _text_of(self, grammar: Grammar, param: str) -> str:
+        """The grammar in llguidance's notation. Raises InvalidRequest."""
+        from llguidance import LLMatcher
+
+        if grammar.kind == "lark":
+            return f"{grammar.source}\n{_NO_FORCING}\n"
+        try:
+            if grammar.kind == "regex":
+                return self._careful(str(LLMatcher.grammar_from_regex(grammar.source)))
+            return self._careful(str(LLMatcher.grammar_from_json_schema(grammar.source, defaults=_JSON_STYLE)))
+        except (ValueError, RecursionError) as error:
+            raise _refusal(str(error), param) from error
+
+    def _careful(self, text: str) -> str:
+        """The same grammar, written so that the text of a special token stays text, if it may have such."""
+        bare = text.replace("\\", "")
+        if not any(name in bare for name in self._names):
+            return text
+        (grammar,) = json.loads(text)["grammars"]
+        rules = grammar["lark_grammar"] or f"start: %json {json.dumps(grammar['json_schema'])}"
+        return f"{rules}\n{_NO_FORCING}\n"
+
+    def _compiled(self, text: str, tokenizer: "llguidance.LLTokenizer", grammar: Grammar, *, param: str) -> Guide:
+        import llguidance
+
+        limits = llguidance.LLParserLimits(max_lexer_states=MAX_LEXER_STATES, verbose_errors=False)
+        matcher = llguidance.LLMatcher(tokenizer, text, log_level=0, limits=limits)
+        if matcher.is_error():
+            raise _refusal(matcher.get_error(), param)
+        never, ends = (_NONE, _NONE) if grammar.kind == "lark" else (self._special, self._ends)
+        guide = Guide(matcher, vocab=self._vocab, param=param, never=never, ends=ends)
+        guide.masked(np.zeros(self._vocab, np.float32))  # what cannot even begin is refused now
+        return guide
+
 
 def _check_size(grammar: Grammar, param: str) -> None:
     try:
@@ -166,32 +219,8 @@ def _check_size(grammar: Grammar, param: str) -> None:
         )
 
 
-def _compiled(text: str, tokenizer: "llguidance.LLTokenizer", *, vocab: int, param: str) -> Guide:
-    import llguidance
-
-    limits = llguidance.LLParserLimits(max_lexer_states=MAX_LEXER_STATES, verbose_errors=False)
-    matcher = llguidance.LLMatcher(tokenizer, text, log_level=0, limits=limits)
-    if matcher.is_error():
-        raise _refusal(matcher.get_error(), param)
-    guide = Guide(matcher, vocab=vocab, param=param)
-    guide.masked(np.zeros(vocab, np.float32))  # what cannot even begin is refused now
-    return guide
-
-
-def _text_of(grammar: Grammar, param: str) -> str:
-    """The grammar in llguidance's notation. Raises InvalidRequest."""
-    from llguidance import LLMatcher
-
-    try:
-        if grammar.kind == "json_schema":
-            return str(LLMatcher.grammar_from_json_schema(grammar.source, defaults=_JSON_STYLE))
-        if grammar.kind == "regex":
-            return str(LLMatcher.grammar_from_regex(grammar.source))
-    except ValueError as error:
-        raise _refusal(str(error), param) from error
-    return f"{grammar.source}\n{_NO_FORCING}\n"
-
-
 def _refusal(problem: str, param: str) -> InvalidRequest:
     name = "JSON schema" if param == "response_format" else "grammar"
+    if "NoExtension" in problem:  # llguidance's name for a dead end
+        problem = "it allows neither another token nor an end"
     return InvalidRequest(f"This {name} cannot be followed: {problem.strip()[:_MAX_PROBLEM_CHARS]}", param=param)

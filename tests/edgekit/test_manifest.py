@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -219,7 +220,25 @@ def test_a_changed_byte_never_escapes_as_another_error(data: st.DataObject) -> N
         found = manifest.parse(bytes(raw), path="here")
     except BundleError:
         return
-    assert manifest.parse(found.to_bytes(), path="here") == found
+    in_order = sorted(found.files, key=lambda entry: entry.path)  # as it is written
+    again = manifest.parse(found.to_bytes(), path="here")
+    assert again == msgspec.structs.replace(found, files=tuple(in_order))
+
+
+def test_files_in_another_order_are_read_in_it_and_written_sorted() -> None:
+    facts = copy_of_facts()
+    facts["files"].reverse()
+    found = read(facts)
+    assert [entry.path for entry in found.files] == ["tokenizer.json", "model.onnx"]
+    assert manifest.parse(found.to_bytes(), path="here").files == found.files[::-1]
+
+
+@pytest.mark.parametrize(
+    ("path", "safe"),
+    [("\n", True), ("a\n", True), ("a/b\n", True), ("a/\n", True), ("..\n", True), ("\n/", False), ("a\n/..", False)],
+)
+def test_a_line_break_is_a_character_like_others(path: str, safe: bool) -> None:
+    assert manifest.is_safe_path(path) == safe
 
 
 @given(st.text(max_size=20))

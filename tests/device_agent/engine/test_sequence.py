@@ -1,5 +1,7 @@
 import itertools
 import queue
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,12 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_agent.engine.answers import Job
-from device_agent.engine.records import Generation, Piece, Sampling
+from device_agent.engine.drafting.guesser import Guesser
+from device_agent.engine.guide import Grammars
+from device_agent.engine.logprobs import logprob_of
+from device_agent.engine.records import Generation, Grammar, Piece, Sampling
 from device_agent.engine.rows import Floats
 from device_agent.engine.sampling import History, Sampler, make_sampler
 from device_agent.engine.sequence import Language, Run, room_for
 from edgekit.errors import ContextOverflow, InvalidRequest, ServerError
-from tests.device_agent.engine.scripted import END, LANGUAGE, VOCAB, one_hot, spelled
+from tests.device_agent.engine.scripted import END, LANGUAGE, VOCAB, byte_tokenizer, one_hot, spelled
 
 PROMPT = (1, 2, 3)
 
@@ -68,7 +73,12 @@ def ended(run: Run, *ids: int) -> tuple[list[int], str | None]:
 
 
 def test_an_answer_ends_with_its_stop_token() -> None:
-    assert ended(run_of(asked()), 7, 8, END, 9) == ([7, 8, END], "stop")
+    run = run_of(asked(stop=("x",)))
+    assert ended(run, 7, 8, END, 9) == ([7, 8, END], "stop")
+
+
+def test_only_a_stop_string_is_named_as_what_ended_it() -> None:
+    assert [say("ab", stop=("x",), max_tokens=most)[-1].stopped_by for most in (1, 5)] == [None, None]
 
 
 def test_any_of_several_stop_tokens_ends_it() -> None:
@@ -176,7 +186,7 @@ def test_a_piece_carries_the_tokens_that_led_to_its_text() -> None:
 
 def test_a_stop_string_ends_the_answer_and_its_tokens_are_counted() -> None:
     found = say("one\n\ntwo", stop=("\n\n",))
-    assert (text_of(found), found[-1].finish) == ("one", "stop")
+    assert (text_of(found), found[-1].finish, found[-1].stopped_by) == ("one", "stop", "\n\n")
     assert spelled(ids_of(found)) == "one\n\n"
     assert found[-1].timings
     assert found[-1].timings.generated_tokens == 5
@@ -243,3 +253,171 @@ def test_broken_logits_come_through() -> None:
     run = run_of(Generation(prompt=(1,), sampling=Sampling()))
     with pytest.raises(ServerError):
         run.accept(np.full((1, VOCAB), np.nan, np.float32))
+
+
+# --- logprobs -------------------------------------------------------------------------------
+
+
+def lines(*ids: int) -> Floats:
+    """Logits that favour each of these in turn, none of them alike."""
+    noise = np.random.default_rng(0).normal(size=(len(ids), VOCAB)).astype(np.float32)
+    for line, token_id in zip(noise, ids, strict=True):
+        line[token_id] += 20
+    return noise
+
+
+def with_logprobs(top: int | None, **sampling: Any) -> Run:
+    return run_of(Generation(prompt=PROMPT, sampling=Sampling(temperature=0, **sampling), top_logprobs=top))
+
+
+def test_every_token_has_its_logprob_also_where_text_was_held_back() -> None:
+    run, logits = with_logprobs(2), lines(*"a€".encode(), END)
+    for line in logits:
+        run.accept(line[None])
+    found = delivered(run)
+    assert [len(piece.tokens) for piece in found] == [1, 3, 1]
+    for piece in found:
+        assert [each.id for each in piece.logprobs] == list(piece.tokens)
+    flat = [each for piece in found for each in piece.logprobs]
+    assert flat == [logprob_of(line, token, top=2) for line, token in zip(logits, ids_of(found), strict=True)]
+
+
+def test_guessed_tokens_have_theirs_and_those_that_were_not_taken_have_none() -> None:
+    run, logits = with_logprobs(1), lines(7, 8, 9)
+    run.accept(logits, (7, 5))
+    found = delivered(run)
+    assert ids_of(found) == [7, 8]
+    assert [each for piece in found for each in piece.logprobs] == [
+        logprob_of(line, token, top=1) for line, token in zip(logits, (7, 8), strict=False)
+    ]
+
+
+def test_they_are_the_models_own_whatever_the_sampler_does() -> None:
+    run, (line,) = with_logprobs(1, logit_bias={7: -100.0, 9: 100.0}), lines(7)
+    run.accept(line[None])
+    (found,) = delivered(run)[0].logprobs
+    assert (found.id, found.top[0][0]) == (9, 7)
+    assert found == logprob_of(line, 9, top=1)
+    assert found.logprob is not None
+    assert np.isfinite(found.logprob)
+
+
+@pytest.mark.parametrize("top", [None, 0])
+def test_they_come_only_if_they_are_asked_for(top: int | None) -> None:
+    run = with_logprobs(top)
+    run.accept(lines(7))
+    found = delivered(run)[0].logprobs
+    assert [each.top for each in found] == ([] if top is None else [()])
+
+
+# --- grammars -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def grammars() -> Iterator[Grammars]:
+    made = Grammars(byte_tokenizer(), vocab=VOCAB, eos=(END,))
+    yield made
+    made.close()
+
+
+def guided(grammars: Grammars, grammar: Grammar, **wanted: Any) -> Run:
+    generation = Generation(prompt=PROMPT, grammar=grammar, **wanted)
+    job = Job(generation, make_sampler(generation.sampling, vocab=VOCAB), guide=grammars.guide(grammar))
+    return Run(job, LANGUAGE, context_tokens=1000, clock=lambda: 0.0, guesser=Guesser())
+
+
+DIGITS = Grammar("regex", "[0-9]{3}")
+
+
+def test_what_the_model_wants_is_bound_to_the_grammar_which_ends_the_answer(grammars: Grammars) -> None:
+    run = guided(grammars, DIGITS)
+    for _ in range(3):
+        run.accept(lines(ord("x")))
+    found = delivered(run)
+    assert text_of(found).isdigit()
+    assert (len(ids_of(found)), found[-1].finish) == (3, "stop")
+
+
+def test_the_models_wish_counts_where_the_grammar_leaves_a_choice(grammars: Grammars) -> None:
+    run = guided(grammars, DIGITS)
+    run.accept(lines(*b"123"), tuple(b"12"))
+    assert text_of(delivered(run)) == "123"
+
+
+def test_a_grammar_that_may_end_ends_with_the_models_own_token(grammars: Grammars) -> None:
+    run = guided(grammars, Grammar("regex", "a*"))
+    run.accept(lines(ord("a")))
+    run.accept(lines(END))
+    found = delivered(run)
+    assert (text_of(found), ids_of(found), found[-1].finish) == ("a", [ord("a"), END], "stop")
+
+
+def test_a_grammar_that_is_not_complete_at_the_limit_is_cut(grammars: Grammars) -> None:
+    run = guided(grammars, DIGITS, max_tokens=2)
+    run.accept(lines(*b"12"), tuple(b"1"))
+    assert delivered(run)[-1].finish == "length"
+
+
+def test_a_grammar_that_is_complete_at_the_limit_is_a_stop(grammars: Grammars) -> None:
+    run = guided(grammars, DIGITS, max_tokens=3)
+    run.accept(lines(*b"123"), tuple(b"12"))
+    assert delivered(run)[-1].finish == "stop"
+
+
+def test_a_stop_string_ends_an_answer_wherever_its_grammar_is(grammars: Grammars) -> None:
+    run = guided(grammars, DIGITS, stop=("2",))
+    run.accept(lines(*b"123"), tuple(b"12"))
+    last = delivered(run)[-1]
+    assert (last.text, last.finish, last.stopped_by) == ("", "stop", "2")
+
+
+def test_logprobs_do_not_see_the_grammar(grammars: Grammars) -> None:
+    run, (line,) = guided(grammars, DIGITS, top_logprobs=1), lines(ord("x"))
+    run.accept(line[None])
+    (found,) = delivered(run)[0].logprobs
+    assert found.top[0][0] == ord("x")
+    assert found == logprob_of(line, found.id, top=1)
+
+
+def test_what_the_grammar_forces_is_guessed(grammars: Grammars) -> None:
+    run = guided(grammars, Grammar("regex", "abcdef[0-9]"))
+    assert bytes(run.drafts(cost=lambda _: 1.0)) == b"abcdef"
+    limited = guided(grammars, Grammar("regex", "abcdef[0-9]"), max_tokens=3)
+    assert bytes(limited.drafts(cost=lambda _: 1.0)) == b"ab"
+
+
+def test_guesses_end_where_the_grammar_forbids_them(grammars: Grammars) -> None:
+    class Sure:
+        def guess(self, ids: Sequence[int], *, room: int, cost: Callable[[int], float]) -> Sequence[int]:
+            return b"12x4"[:room]
+
+    run = guided(grammars, Grammar("regex", "[0-9]{5}"))
+    run.guesser = Sure()
+    assert bytes(run.drafts(cost=lambda _: 1.0)) == b"12"
+
+
+# --- the prompt's own logprobs ----------------------------------------------------------------
+
+
+def test_a_prompts_logprobs_come_first_and_alone() -> None:
+    run = run_of(Generation(prompt=PROMPT, prompt_logprobs=True, top_logprobs=1, max_tokens=1))
+    assert run.reads
+    run.read = 3
+    logits = lines(2, 3, 7)
+    run.accept_prompt(logits)
+    first, last = delivered(run)
+    assert (first.text, first.tokens, [each.id for each in first.prompt_logprobs]) == ("", (), list(PROMPT))
+    assert first.prompt_logprobs[1] == logprob_of(logits[0], 2, top=1)
+    assert (last.tokens, last.prompt_logprobs, last.finish) == ((7,), (), "length")
+    assert not run.reads
+
+
+def test_without_tokens_to_write_the_answer_ends_with_its_prompt() -> None:
+    run = run_of(Generation(prompt=PROMPT, prompt_logprobs=True, max_tokens=0), context_tokens=3)
+    run.read = 3
+    run.accept_prompt(lines(2, 3, 7))
+    _, last = delivered(run)
+    assert (last.tokens, last.finish) == ((), "length")
+    assert last.timings
+    assert last.timings.generated_tokens == 0
+    assert run.finished

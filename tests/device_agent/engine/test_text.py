@@ -52,8 +52,8 @@ def piece_ids(*tokens: str | bytes) -> list[int]:
     ]
 
 
-def streamed(tokenizer: tokenizers.Tokenizer, ids: list[int]) -> list[str]:
-    detokenizer = Detokenizer(tokenizer)
+def streamed(tokenizer: tokenizers.Tokenizer, ids: list[int], shown: frozenset[int] = frozenset()) -> list[str]:
+    detokenizer = Detokenizer(tokenizer, shown=shown)
     return [*(detokenizer.push(i) for i in ids), detokenizer.finish()]
 
 
@@ -103,6 +103,27 @@ def test_a_detokenizer_can_be_used_again_after_finish() -> None:
 
 def test_special_tokens_are_skipped_even_inside_of_a_character() -> None:
     assert streamed(BYTES, [END, 0x61, 0xE2, END, 0x82, END, 0xAC, END]) == ["", "a", "", "", "", "", "€", "", ""]
+
+
+OTHER_SPECIAL = byte_tokenizer()
+OTHER_SPECIAL.add_special_tokens(["<|call|>"])
+CALL = OTHER_SPECIAL.token_to_id("<|call|>")
+
+
+@given(st.lists(st.one_of(st.integers(0, CALL), st.sampled_from([END, CALL])), max_size=60))
+def test_special_tokens_that_are_shown_are_text_and_the_others_are_not(ids: list[int]) -> None:
+    whole = OTHER_SPECIAL.decode([i for i in ids if i != END], skip_special_tokens=False)
+    assert "".join(streamed(OTHER_SPECIAL, ids, frozenset({CALL}))) == whole
+
+
+def test_a_shown_token_comes_at_once() -> None:
+    assert streamed(OTHER_SPECIAL, [0x61, CALL, END, 0x62], frozenset({CALL})) == ["a", "<|call|>", "", "b", ""]
+
+
+def test_a_word_after_a_shown_token_keeps_its_space() -> None:
+    end = PIECES.token_to_id("<|end|>")
+    ids = [*piece_ids("▁Hello"), end, *piece_ids("▁world")]
+    assert streamed(PIECES, ids, frozenset({end})) == ["Hello", "<|end|>", " world", ""]
 
 
 SENTENCES = {
@@ -162,16 +183,16 @@ def test_the_work_for_a_token_does_not_grow_with_the_answer(unit: list[int]) -> 
 # --- stop strings ---------------------------------------------------------------------------
 
 
-def naive_cut(text: str, stops: list[str]) -> tuple[str, bool]:
+def naive_cut(text: str, stops: list[str]) -> tuple[str, str | None]:
     """Read letter by letter; end where a stop string is complete."""
     for end in range(1, len(text) + 1):
         matched = [stop for stop in stops if text[:end].endswith(stop)]
         if matched:
-            return text[: end - max(map(len, matched))], True
-    return text, False
+            return text[: end - max(map(len, matched))], max(matched, key=len)
+    return text, None
 
 
-def read(pieces: list[str], stops: list[str]) -> tuple[str, bool]:
+def read(pieces: list[str], stops: list[str]) -> tuple[str, str | None]:
     reader = StopStrings(stops)
     shown = ""
     for piece in pieces:
@@ -179,8 +200,8 @@ def read(pieces: list[str], stops: list[str]) -> tuple[str, bool]:
         shown += text
         if stopped:
             assert reader.finish() == ""
-            return shown, True
-    return shown + reader.finish(), False
+            return shown, stopped
+    return shown + reader.finish(), None
 
 
 @given(
@@ -203,26 +224,28 @@ def test_nothing_is_held_that_no_stop_string_begins_with(text: str, stops: list[
     assert held == "" or any(stop.startswith(held) for stop in stops)
 
 
-CUTS = {
-    "inside of one piece": (["one\n\ntwo"], ["\n\n"], "one"),
-    "across pieces": (["one\n", "\ntwo"], ["\n\n"], "one"),
+CUTS: dict[str, tuple[list[str], list[str], tuple[str, str] | None]] = {
+    "inside of one piece": (["one\n\ntwo"], ["\n\n"], ("one", "\n\n")),
+    "across pieces": (["one\n", "\ntwo"], ["\n\n"], ("one", "\n\n")),
     "a beginning that comes to nothing": (["one\n", "two"], ["\n\n"], None),
-    "the one complete first": (["abcd"], ["abcd", "bc"], "a"),
-    "the longest of two that end together": (["abc"], ["c", "bc"], "a"),
-    "the whole answer": (["END"], ["END"], ""),
-    "characters of several bytes": (["a✂", "️b"], ["✂️"], "a"),
+    "the one complete first": (["abcd"], ["abcd", "bc"], ("a", "bc")),
+    "the longest of two that end together": (["abc"], ["c", "bc"], ("a", "bc")),
+    "the whole answer": (["END"], ["END"], ("", "END")),
+    "characters of several bytes": (["a✂", "️b"], ["✂️"], ("a", "✂️")),
 }
 
 
 @pytest.mark.parametrize(("pieces", "stops", "before"), CUTS.values(), ids=CUTS.keys())
-def test_a_stop_string_ends_the_text_before_it(pieces: list[str], stops: list[str], before: str | None) -> None:
-    assert read(pieces, stops) == (("".join(pieces), False) if before is None else (before, True))
+def test_a_stop_string_ends_the_text_before_it(
+    pieces: list[str], stops: list[str], before: tuple[str, str] | None
+) -> None:
+    assert read(pieces, stops) == (before or ("".join(pieces), None))
 
 
 def test_a_long_stop_string_is_found_in_every_split() -> None:
     text, stop = "yes <|stop|> no", "<|stop|>"
     for cut, again in itertools.combinations(range(len(text)), 2):
-        assert read([text[:cut], text[cut:again], text[again:]], [stop]) == ("yes ", True)
+        assert read([text[:cut], text[cut:again], text[again:]], [stop]) == ("yes ", stop)
 
 
 def test_an_empty_stop_string_is_refused() -> None:
