@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from device_agent.engine.records import FinishReason, Generation, Piece, Timings
@@ -58,7 +58,8 @@ def script(*texts: str, finish: FinishReason = "stop") -> list[Piece]:
 class FakeAnswer:
     """Gives out what was pushed, in order; `cancelled` is set when someone stops it."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_piece: Callable[[], None] | None = None) -> None:
+        self._on_piece = on_piece
         self.cancelled = threading.Event()
         self.polled = threading.Event()
         self._pushed: queue.SimpleQueue[Piece | Exception] = queue.SimpleQueue()
@@ -66,6 +67,8 @@ class FakeAnswer:
     def push(self, *items: Piece | Exception) -> None:
         for item in items:
             self._pushed.put(item)
+            if self._on_piece is not None:
+                self._on_piece()
 
     def next(self, timeout_s: float | None = None) -> Piece | None:
         self.polled.set()
@@ -94,18 +97,22 @@ class FakeAnswer:
 class FakeService:
     """A model that answers every request with `replies`, or, if there are none, with what a test pushes.
 
-    `offered` has the tools of each of the `conversations`. Every request's record and answer can be taken from
-    `generations` and `answers`; a `refusal` is raised instead.
-    A token of a prompt is a character.
+    With `scripts` the first request is answered by the first of them, and so on. Every request's record and answer can
+    be taken from `generations` and `answers`; a `refusal` is raised instead. A token of a prompt is a character.
     """
 
     replies: Sequence[Piece | Exception] = ()
+    scripts: Sequence[Sequence[Piece | Exception]] = ()
     refusal: EdgekitError | Exception | None = None
     manifest: Manifest = field(default_factory=manifest)
     context_tokens: int = 200
     loaded_at: int = 1_700_000_000
+    template: str | None = None
+    adapters: Sequence[str] = ()
+    specials: Mapping[str, int] = field(default_factory=dict)
     conversations: list[tuple[Message, ...]] = field(default_factory=list)
-    offered: list[tuple[Tool, ...]] = field(default_factory=list)
+    toolboxes: list[tuple[Tool, ...]] = field(default_factory=list)
+    openings: list[str] = field(default_factory=list)
     generations: list[Generation] = field(default_factory=list)
     answers: queue.SimpleQueue[FakeAnswer] = field(default_factory=queue.SimpleQueue)
 
@@ -113,20 +120,31 @@ class FakeService:
         self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), opening: str = ""
     ) -> tuple[int, ...]:
         self.conversations.append(tuple(messages))
-        self.offered.append(tuple(tools))
+        self.toolboxes.append(tuple(tools))
+        self.openings.append(opening)
         return self.text_prompt(self.rendered(messages, tools=tools) + opening)
 
     def rendered(self, messages: Sequence[Message], *, tools: Sequence[Tool] = ()) -> str:
-        return "\n".join([*(tool.name for tool in tools), *(message.content for message in messages)])
+        return "\n".join(message.content for message in messages)
 
     def text_prompt(self, text: str) -> tuple[int, ...]:
         return tuple(ord(character) % VOCAB for character in text)
 
-    def submit(self, generation: Generation) -> FakeAnswer:
+    def token_bytes(self, token_id: int) -> bytes:
+        return chr(token_id).encode()
+
+    def token_id(self, text: str) -> int | None:
+        return self.specials.get(text)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
+
+    def submit(self, generation: Generation, *, on_piece: Callable[[], None] | None = None) -> FakeAnswer:
         if self.refusal is not None:
             raise self.refusal
-        answer = FakeAnswer()
-        answer.push(*self.replies)
+        answer = FakeAnswer(on_piece)
+        at = len(self.generations)
+        answer.push(*(self.scripts[at] if at < len(self.scripts) else self.replies))
         self.generations.append(generation)
         self.answers.put(answer)
         return answer

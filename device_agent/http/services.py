@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from device_agent.engine.records import EngineState, ModelService
 from edgekit.manifest import Manifest
+from edgekit.strategies import Strategies, packaged
 
 Scope = Literal["infer", "admin"]
 Dialect = Literal["chat", "completions", "responses", "messages", "embeddings"]
@@ -174,8 +175,9 @@ class Book(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything behind the door. `books` hear of every request."""
+    """Everything behind the door. `books` hear of every request; `strategies` are those that one may name."""
 
     models: Models
     gate: Gate
     books: tuple[Book, ...] = ()
+    strategies: Strategies = field(default_factory=packaged)
