@@ -15,7 +15,9 @@
 
   return {
     audit: () => {
-      const seen = (node) => node.checkVisibility({ visibilityProperty: true, opacityProperty: true }) && node.getClientRects().length > 0;
+      const seen = (node) => node.checkVisibility(
+        { visibilityProperty: true, opacityProperty: true },
+      ) && node.getClientRects().length > 0;
       const name = (node) => {
         const by = node.getAttribute("aria-labelledby");
         return (node.ariaLabel || (by && document.getElementById(by)?.textContent) || node.textContent.trim() ||
@@ -26,25 +28,40 @@
       const ids = [...document.querySelectorAll("[id]")].map((node) => node.id);
       const levels = all("h1, h2, h3, h4").map((node) => Number(node.tagName[1]));
       const problems = {
-        nameless: all("button, input, textarea, select, a, summary, dialog, nav, [role=group], [role=region], figure.plot").filter((node) => !name(node)).map(short),
-        placeholderOnly: all("input, textarea, select").filter((node) => !node.labels?.length && !node.ariaLabel).map(short),
+        nameless: all(
+          "button, input, textarea, select, a, summary, dialog, nav, [role=group], [role=region], figure.plot",
+        ).filter((node) => !name(node)).map(short),
+        placeholderOnly: all("input, textarea, select").filter(
+          (node) => !node.labels?.length && !node.ariaLabel,
+        ).map(short),
         doubleIds: ids.filter((id, index) => ids.indexOf(id) !== index),
         dangling: [...document.querySelectorAll("[aria-labelledby], [aria-describedby], label[for]")].flatMap((node) =>
-          ["aria-labelledby", "aria-describedby", "for"].flatMap((key) => (node.getAttribute(key) ?? "").split(" ").filter((id) => id && !document.getElementById(id)))),
+          ["aria-labelledby", "aria-describedby", "for"]
+            .flatMap((key) => (node.getAttribute(key) ?? "").split(" "))
+            .filter((id) => id && !document.getElementById(id))),
         headings: levels.filter((level) => level === 1).length === 1 ? [] : levels,
         landmarks: ["main", "nav"].filter((tag) => !document.querySelector(tag)),
         tables: all("table").filter((table) => !table.querySelector("th")).map(short),
-        unsaidPictures: all("svg").filter((node) => node.getAttribute("aria-hidden") !== "true" && !name(node)).map(short),
-        scrollersOutOfReach: all("pre, .table, .json").filter((node) => node.scrollWidth > node.clientWidth + 1 && node.tabIndex < 0).map(short),
+        unsaidPictures: all("svg").filter(
+          (node) => node.getAttribute("aria-hidden") !== "true" && !name(node),
+        ).map(short),
+        scrollersOutOfReach: all("pre, .table, .json").filter(
+          (node) => node.scrollWidth > node.clientWidth + 1 && node.tabIndex < 0,
+        ).map(short),
         language: document.documentElement.lang ? [] : ["none"],
-        wide: [document.documentElement, ...all("main > section, #scroll, #conversations, dialog")].filter((node) => node.scrollWidth > node.clientWidth + 1).map(short),
+        wide: [
+          document.documentElement,
+          ...all("main > section, #scroll, #conversations, dialog"),
+        ].filter((node) => node.scrollWidth > node.clientWidth + 1).map(short),
       };
       return Object.fromEntries(Object.entries(problems).filter(([, found]) => found.length));
     },
 
     // Controls smaller than 44 px on a touch screen. Links inside sentences are exempt (WCAG 2.2, 2.5.8).
     small: () => [...document.querySelectorAll("button, select, summary, a, input:not([type=range]), textarea")]
-      .filter((node) => node.checkVisibility({ visibilityProperty: true }) && !node.closest(".prose p, .prose li, p, .pairs, h2, h3, .json, label"))
+      .filter((node) => node.checkVisibility({ visibilityProperty: true }) && !node.closest(
+        ".prose p, .prose li, p, .pairs, h2, h3, .json, label",
+      ))
       .map((node) => [node, node.getBoundingClientRect()])
       .filter(([node, { width, height }]) => width > 1 && (height < 43.9 || width < 43.9))
       .map(([node, { width, height }]) => `${node.outerHTML.slice(0, 90)} ${width} ${height}`),
@@ -69,7 +86,9 @@
       const found = {};
       while (walker.nextNode()) {
         const node = walker.currentNode.parentElement;
-        if (!walker.currentNode.data.trim() || !node.checkVisibility({ visibilityProperty: true }) || node.closest("option, script, style, :disabled, .hidden, noscript, .skip")) continue;
+        const text = walker.currentNode.data.trim();
+        if (!text || !node.checkVisibility({ visibilityProperty: true })) continue;
+        if (node.closest("option, script, style, :disabled, .hidden, noscript, .skip")) continue;
         const ratio = contrast(rgba(getComputedStyle(node).color), ground(node));
         if (ratio < 4.5) found[`${node.tagName} ${node.className} ${walker.currentNode.data.slice(0, 30)}`] = ratio;
       }

@@ -314,6 +314,7 @@ def test_a_second_tab_sees_the_same_list(open_page: Open, agent: FakeAgent) -> N
 
 def test_only_so_many_conversations_are_kept(open_page: Open) -> None:
     page = open_page()
+    expect(page.locator("#welcome-model")).to_have_text("tiny-instruct")
     kept: Any = page.evaluate(
         """async () => {
           const { keep, list, blank, LIMITS } = await import("/web/conversations.js");

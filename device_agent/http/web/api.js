@@ -39,7 +39,7 @@ export function change(id, verb) {
 }
 
 /**
- * Streams an answer. `heard(delta)` is called for every piece that says something; resolves to {finish, timings, usage}.
+ * Streams an answer. `heard(delta)` is called for every piece; resolves to {finish, timings, usage}.
  * Aborting `signal` closes the connection, which stops the generation on the device.
  */
 export async function chat(request, { signal, heard }) {

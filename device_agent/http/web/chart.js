@@ -23,7 +23,10 @@ export function sparkline(samples, { now, span, gap, top }) {
     { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" },
     s("line.base", { x1: 0, x2: width, y1: height - 1, y2: height - 1 }),
     runs.filter((run) => run.length > 1).map((run) => [
-      s("path.area", { d: `M${run[0][0]} ${height}L${run.map((point) => point.join(" ")).join("L")}L${run.at(-1)[0]} ${height}Z` }),
+      s(
+        "path.area",
+        { d: `M${run[0][0]} ${height}L${run.map((point) => point.join(" ")).join("L")}L${run.at(-1)[0]} ${height}Z` },
+      ),
       s("polyline.line", { points: run.map((point) => point.join(",")).join(" ") }),
     ]),
   );
@@ -38,7 +41,12 @@ export function meter(parts) {
     x += width / 100;
     return bar;
   });
-  return s("svg.meter", { viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" }, s("rect.rest", { x: 0, y: 0, width: 100, height: 8 }), bars);
+  return s(
+    "svg.meter",
+    { viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" },
+    s("rect.rest", { x: 0, y: 0, width: 100, height: 8 }),
+    bars,
+  );
 }
 
 /** The next round number from `value` on: where an axis ends. */
@@ -60,9 +68,27 @@ export function stacked(columns, { top, height, onPick }) {
     const parts = values.map((value, series) => {
       const size = (value / top) * height;
       y -= size;
-      return size > 0 && s(`rect.series-${series}`, { x: (index * step + gap / 2).toFixed(3), y: y.toFixed(2), width: (step - gap).toFixed(3), height: size.toFixed(2) });
+      return size > 0 && s(
+        `rect.series-${series}`,
+        {
+          x: (index * step + gap / 2).toFixed(3),
+          y: y.toFixed(2),
+          width: (step - gap).toFixed(3),
+          height: size.toFixed(2),
+        },
+      );
     });
-    const area = s("rect.hit", { x: (index * step).toFixed(3), y: 0, width: step.toFixed(3), height, pointerenter: () => onPick(index), click: () => onPick(index) });
+    const area = s(
+      "rect.hit",
+      {
+        x: (index * step).toFixed(3),
+        y: 0,
+        width: step.toFixed(3),
+        height,
+        pointerenter: () => onPick(index),
+        click: () => onPick(index),
+      },
+    );
     return s("g.column", {}, area, parts);
   });
   return s("svg.columns", { viewBox: `0 0 100 ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, nodes);

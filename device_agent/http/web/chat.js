@@ -89,7 +89,7 @@ function entitle() {
   $("chat-title").textContent = title;
   $("chat-title").title = title;
   if (!$("view-chat").hidden) document.title = current.title ? `${title} · edgekit` : "Chat · edgekit";
-  document.querySelector("[data-view=chat]").href = current.messages.length ? address("chat", current.id) : address("chat");
+  document.querySelector("[data-view=chat]").href = address("chat", current.messages.length ? current.id : null);
   history.show(current.id);
 }
 
@@ -139,7 +139,12 @@ async function ask(run, parameters) {
   if (!id) throw new api.ApiError("The agent has no model that writes texts.");
   run.model = id;
   const messages = current.messages.map(({ role, content }) => ({ role, content }));
-  const request = { model: id, messages: [...settings.systemMessages(), ...messages], ...parameters, ...picker.strategy() };
+  const request = {
+    model: id,
+    messages: [...settings.systemMessages(), ...messages],
+    ...parameters,
+    ...picker.strategy(),
+  };
   return api.chat(request, {
     signal: run.controller.signal,
     heard: (delta) => {
@@ -260,7 +265,9 @@ function showContext(usage) {
   const found = fullness(usage?.total_tokens, picker.chosen()?.meta?.n_ctx);
   $("context").textContent = found?.text ?? "";
   $("full").hidden = !found || found.share < NEARLY_FULL;
-  if (found) $("full-text").textContent = `The context is ${Math.round(found.share * 100)} % full. When it is full, the model can take no more questions here.`;
+  if (!found) return;
+  const share = `${Math.round(found.share * 100)} %`;
+  $("full-text").textContent = `The context is ${share} full. At 100 % the model can take no more questions here.`;
 }
 
 function busy(on) {
@@ -345,7 +352,8 @@ function wire() {
     submit();
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && running && !document.querySelector("dialog[open], :popover-open")) running.controller.abort();
+    if (event.key !== "Escape" || document.querySelector("dialog[open], :popover-open")) return;
+    running?.controller.abort();
   });
   $("examples").addEventListener("click", (event) => {
     const prompt = event.target.closest("button")?.dataset.prompt;
@@ -366,8 +374,12 @@ function wireKeeping() {
   box.checked = conversations.isKeeping();
   box.addEventListener("change", async () => {
     const off = !box.checked;
-    if (off && !(await history.removeAll(gone, { title: "Keep nothing from now on?", confirm: "Keep nothing" }))) box.checked = true;
+    const question = { title: "Keep nothing from now on?", confirm: "Keep nothing" };
+    if (off && !(await history.removeAll(gone, question))) box.checked = true;
     else await conversations.setKeeping(box.checked);
   });
-  $("delete-all").addEventListener("click", () => history.removeAll(gone, { title: "Delete all conversations?", confirm: "Delete all" }));
+  $("delete-all").addEventListener(
+    "click",
+    () => history.removeAll(gone, { title: "Delete all conversations?", confirm: "Delete all" }),
+  );
 }

@@ -21,7 +21,10 @@ export async function open(changed) {
 
 /** A conversation that has not begun. */
 export function blank() {
-  const id = Array.from(crypto.getRandomValues(new Uint8Array(9)), (byte) => byte.toString(36).padStart(2, "0")).join("");
+  const id = Array.from(
+    crypto.getRandomValues(new Uint8Array(9)),
+    (byte) => byte.toString(36).padStart(2, "0"),
+  ).join("");
   return { id, title: "", named: false, created: Date.now(), updated: Date.now(), model: "", messages: [] };
 }
 
@@ -106,7 +109,10 @@ function trim() {
   const gone = [];
   let characters = 0;
   list().forEach((one, index) => {
-    characters += one.messages.reduce((sum, { content, reasoning }) => sum + content.length + (reasoning?.length ?? 0), 0);
+    characters += one.messages.reduce(
+      (sum, { content, reasoning }) => sum + content.length + (reasoning?.length ?? 0),
+      0,
+    );
     if (index > 0 && (index >= LIMITS.conversations || characters > LIMITS.characters)) gone.push(one.id);
   });
   for (const id of gone) all.delete(id);
@@ -124,7 +130,8 @@ async function load() {
 }
 
 function isConversation(one) {
-  return typeof one?.id === "string" && typeof one.title === "string" && Array.isArray(one.messages) && one.messages.every(({ content }) => typeof content === "string");
+  if (typeof one?.id !== "string" || typeof one.title !== "string" || !Array.isArray(one.messages)) return false;
+  return one.messages.every((message) => typeof message?.content === "string");
 }
 
 function tell() {

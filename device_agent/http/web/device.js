@@ -24,7 +24,15 @@ export function enter() {
   document.title = "Device · edgekit";
   if (!body) {
     body = h("div.content", {}, loading("tiles", 6));
-    view.replaceChildren(h("header.page-head", {}, h("h1", { id: "device-title", tabindex: "-1" }, "Device"), h("p.lead", { id: "device-lead" }, "What this machine is doing right now.")), body);
+    view.replaceChildren(
+      h(
+        "header.page-head",
+        {},
+        h("h1", { id: "device-title", tabindex: "-1" }, "Device"),
+        h("p.lead", { id: "device-lead" }, "What this machine is doing right now."),
+      ),
+      body,
+    );
   }
   look({ quiet: false });
 }
@@ -88,14 +96,26 @@ function tiles(found) {
 }
 
 function tile(title, value, unit, ...more) {
-  return h("section.panel.tile", {}, h("h2", {}, title), h("p.big", {}, value, unit && h("span", {}, ` ${unit}`)), more);
+  return h(
+    "section.panel.tile",
+    {},
+    h("h2", {}, title),
+    h("p.big", {}, value, unit && h("span", {}, ` ${unit}`)),
+    more,
+  );
 }
 
 function speed(title, name, value) {
   const now = performance.now();
   const plot = sparkline(samples[name], { now, span: SPAN_MS, gap: GAP_MS });
   const peak = Math.max(0, ...samples[name].map(([, one]) => one));
-  return tile(title, format.known(value) ? format.rate(value) : "0", "tokens/s", plot, h("p.below", {}, h("span", {}, "Last 5 minutes"), h("span", {}, peak ? `peak ${format.rate(peak)}` : "idle")));
+  return tile(
+    title,
+    format.known(value) ? format.rate(value) : "0",
+    "tokens/s",
+    plot,
+    h("p.below", {}, h("span", {}, "Last 5 minutes"), h("span", {}, peak ? `peak ${format.rate(peak)}` : "idle")),
+  );
 }
 
 function queue({ running = 0, waiting = 0, models: all = [] }) {
@@ -105,7 +125,12 @@ function queue({ running = 0, waiting = 0, models: all = [] }) {
     format.count(running),
     "running",
     meter([{ share: slots ? running / slots : 0, kind: "fill" }]),
-    h("p.below", {}, h("span", {}, `${format.count(waiting)} waiting`), h("span", {}, slots ? `room for ${format.count(slots)} at once` : "no model in memory")),
+    h(
+      "p.below",
+      {},
+      h("span", {}, `${format.count(waiting)} waiting`),
+      h("span", {}, slots ? `room for ${format.count(slots)} at once` : "no model in memory"),
+    ),
   );
 }
 
@@ -126,32 +151,66 @@ function memory({ memory: found, models: all = [], battery }) {
     h("h2", {}, "Memory"),
     h("p.big", {}, format.bytes(rss), h("span", {}, ` of ${format.bytes(total)}`)),
     meter(parts.slice(0, 3).map(([, value, kind]) => ({ share: value / total, kind }))),
-    h("ul.legend", {}, parts.map(([name, value, kind]) => h("li", {}, h(`i.${kind}`), h("span", {}, name), h("b", {}, format.bytes(value))))),
+    h(
+      "ul.legend",
+      {},
+      parts.map(
+        ([name, value, kind]) => h("li", {}, h(`i.${kind}`), h("span", {}, name), h("b", {}, format.bytes(value))),
+      ),
+    ),
   );
 }
 
 function heat({ temperature_c: now, throttled }) {
   const known = format.known(now);
-  const state = throttled === true ? h("span.badge.bad", {}, "Slowed down by heat or power") : h("span", {}, throttled === false ? "Full speed" : "Throttling unknown");
+  const slow = throttled === true && h("span.badge.bad", {}, "Slowed down by heat or power");
+  const state = slow || h("span", {}, throttled === false ? "Full speed" : "Throttling unknown");
   const plot = sparkline(samples.temperature, { now: performance.now(), span: SPAN_MS, gap: GAP_MS, top: 100 });
-  return tile("Temperature", known ? now.toFixed(0) : "No sensor", known && "°C", known ? plot : h("p.quiet", {}, "This machine does not tell."), h("p.below", {}, state));
+  return tile(
+    "Temperature",
+    known ? now.toFixed(0) : "No sensor",
+    known && "°C",
+    known ? plot : h("p.quiet", {}, "This machine does not tell."),
+    h("p.below", {}, state),
+  );
 }
 
 function disk(found) {
   if (!found) return null;
   const { free_bytes: free, total_bytes: total } = found;
-  return tile("Disk", format.bytes(free), "free", meter([{ share: total ? 1 - free / total : 0, kind: "other" }]), h("p.below", {}, h("span", {}, `of ${format.bytes(total)}`)));
+  return tile(
+    "Disk",
+    format.bytes(free),
+    "free",
+    meter([{ share: total ? 1 - free / total : 0, kind: "other" }]),
+    h("p.below", {}, h("span", {}, `of ${format.bytes(total)}`)),
+  );
 }
 
 function battery({ percent, plugged }) {
-  return tile("Battery", format.known(percent) ? percent.toFixed(0) : "unknown", format.known(percent) && "%", meter([{ share: (percent ?? 0) / 100, kind: "fill" }]), h("p.below", {}, h("span", {}, plugged ? "Plugged in" : "On battery")));
+  return tile(
+    "Battery",
+    format.known(percent) ? percent.toFixed(0) : "unknown",
+    format.known(percent) && "%",
+    meter([{ share: (percent ?? 0) / 100, kind: "fill" }]),
+    h("p.below", {}, h("span", {}, plugged ? "Plugged in" : "On battery")),
+  );
 }
 
 function models(all) {
   if (!all.length) return panel("Models in memory", h("p.quiet", {}, "None. The first question loads one."));
   return panel(
     "Models in memory",
-    h("ul.engines", {}, all.map(({ id, engine }) => h("li", {}, h("h3", {}, h("a", { href: address("models", id) }, id), engine?.resting && h("span.badge", {}, "Resting")), engine ? list(engineFacts(engine)) : h("p.quiet", {}, "Not loaded.")))),
+    h(
+      "ul.engines",
+      {},
+      all.map(({ id, engine }) => h(
+        "li",
+        {},
+        h("h3", {}, h("a", { href: address("models", id) }, id), engine?.resting && h("span.badge", {}, "Resting")),
+        engine ? list(engineFacts(engine)) : h("p.quiet", {}, "Not loaded."),
+      )),
+    ),
   );
 }
 
@@ -172,7 +231,11 @@ function versions({ versions: found = {}, uptime_s: uptime, machine = {}, clock 
 }
 
 function machineText(machine) {
-  const words = [machine?.processor, format.known(machine?.cores) && format.plural(machine.cores, "core"), machine?.system].filter(Boolean);
+  const words = [
+    machine?.processor,
+    format.known(machine?.cores) && format.plural(machine.cores, "core"),
+    machine?.system,
+  ].filter(Boolean);
   return words.join(", ") || "What this machine is doing right now.";
 }
 
@@ -180,5 +243,6 @@ function machineText(machine) {
 function clockText(now) {
   if (now === null || now === undefined) return null;
   const date = new Date(format.known(now) ? now * 1000 : now);
-  return Number.isNaN(date.getTime()) ? String(now) : date.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+  if (Number.isNaN(date.getTime())) return String(now);
+  return date.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 }

@@ -3,8 +3,9 @@
 import { save } from "./clipboard.js";
 
 /** As Markdown, for people. */
-export function asMarkdown(conversation) {
-  const parts = [`# ${conversation.title}`, `${new Date(conversation.created).toISOString().slice(0, 10)}${conversation.model ? `, ${conversation.model}` : ""}`];
+function asMarkdown(conversation) {
+  const day = new Date(conversation.created).toISOString().slice(0, 10);
+  const parts = [`# ${conversation.title}`, [day, conversation.model].filter(Boolean).join(", ")];
   for (const { role, content, reasoning, note, model } of conversation.messages) {
     parts.push(`## ${role === "user" ? "You" : (model ?? conversation.model) || "Model"}`);
     if (reasoning) parts.push(reasoning.trim().split("\n").map((line) => `> ${line}`.trimEnd()).join("\n"));
@@ -15,7 +16,7 @@ export function asMarkdown(conversation) {
 }
 
 /** As JSON, for programs: messages in the form that the API takes, and what else is known of them. */
-export function asJson({ title, created, updated, model, messages }) {
+function asJson({ title, created, updated, model, messages }) {
   const times = { created: new Date(created).toISOString(), updated: new Date(updated).toISOString() };
   return `${JSON.stringify({ format: "edgekit.conversation/1", title, ...times, model, messages }, null, 2)}\n`;
 }

@@ -25,11 +25,25 @@ export function activeBadge({ active, loaded, kind, version }) {
 /** What can be done with a model; `change(id, verb, button)` does it. */
 export function verbs({ id, active, loaded, kind, brief }, change) {
   const act = (verb, label) =>
-    h("button.plain.outlined", { type: "button", "data-focus": `${verb} ${id}`, "aria-label": `${label} ${id}`, click: (event) => change(id, verb, event.currentTarget) }, label);
+    h(
+      "button.plain.outlined",
+      {
+        type: "button",
+        "data-focus": `${verb} ${id}`,
+        "aria-label": `${label} ${id}`,
+        click: (event) => change(id, verb, event.currentTarget),
+      },
+      label,
+    );
   return h(
     "div.verbs",
     {},
-    kind !== "embed" && h("a.primary", { href: address("chat", null, { model: id }), "aria-label": `Try ${id}` }, icon("bolt"), "Try it"),
+    kind !== "embed" && h(
+      "a.primary",
+      { href: address("chat", null, { model: id }), "aria-label": `Try ${id}` },
+      icon("bolt"),
+      "Try it",
+    ),
     !brief && !active && kind !== "embed" && act("activate", "Activate"),
     !brief && loaded && act("unload", "Unload"),
     h("p.wrong", { role: "alert" }),
@@ -62,10 +76,21 @@ export function qualityBars(quality) {
   if (format.known(kl)) rows.push(["Distance (KL)", `${kl.toFixed(4)} nats`, Math.exp(-Math.max(0, kl))]);
   if (format.known(perplexity)) {
     const share = format.known(reference) && perplexity > 0 ? Math.min(1, reference / perplexity) : null;
-    rows.push(["Perplexity", `${perplexity.toFixed(2)}${format.known(reference) ? ` (source ${reference.toFixed(2)})` : ""}`, share]);
+    rows.push(
+      [
+        "Perplexity",
+        `${perplexity.toFixed(2)}${format.known(reference) ? ` (source ${reference.toFixed(2)})` : ""}`,
+        share,
+      ],
+    );
   }
   if (format.known(cosine)) rows.push(["Cosine to its vectors", cosine.toFixed(4), Math.max(0, cosine)]);
-  return h("section.measure", {}, h("h3", {}, "Quality against its source"), rows.length ? rows.map(bar) : h("p.quiet", {}, "Not measured."));
+  return h(
+    "section.measure",
+    {},
+    h("h3", {}, "Quality against its source"),
+    rows.length ? rows.map(bar) : h("p.quiet", {}, "Not measured."),
+  );
 }
 
 /** Tokens a second lately on this device; all models share a scale, so that cards can be compared. */
@@ -76,11 +101,26 @@ export function speedBars({ measured }, entries) {
     .map(([label, name]) => {
       const all = entries.map((entry) => entry.measured?.[name]).filter(format.known);
       const best = Math.max(...all);
-      return [label, `${format.rate(measured[name])} tokens/s`, all.length > 1 && best > 0 ? measured[name] / best : null];
+      return [
+        label,
+        `${format.rate(measured[name])} tokens/s`,
+        all.length > 1 && best > 0 ? measured[name] / best : null,
+      ];
     });
-  return h("section.measure", {}, h("h3", {}, "Speed on this device"), rows.length ? rows.map(bar) : h("p.quiet", {}, "Not measured yet: it is once the model has answered."));
+  return h(
+    "section.measure",
+    {},
+    h("h3", {}, "Speed on this device"),
+    rows.length ? rows.map(bar) : h("p.quiet", {}, "Not measured yet: it is once the model has answered."),
+  );
 }
 
 function bar([name, value, share]) {
-  return h("div.measured", {}, h("span", {}, name), h("b", {}, value), share === null ? null : meter([{ share, kind: "fill" }]));
+  return h(
+    "div.measured",
+    {},
+    h("span", {}, name),
+    h("b", {}, value),
+    share === null ? null : meter([{ share, kind: "fill" }]),
+  );
 }

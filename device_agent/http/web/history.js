@@ -56,7 +56,12 @@ function settle() {
 
 function groups(found) {
   const midnight = new Date().setHours(0, 0, 0, 0);
-  const names = { Today: midnight, Yesterday: midnight - DAY_MS, "Last 7 days": midnight - 6 * DAY_MS, Earlier: -Infinity };
+  const names = {
+    Today: midnight,
+    Yesterday: midnight - DAY_MS,
+    "Last 7 days": midnight - 6 * DAY_MS,
+    Earlier: -Infinity,
+  };
   const parts = Object.groupBy(found, ({ updated }) => Object.keys(names).find((name) => updated >= names[name]));
   return Object.keys(names)
     .filter((name) => parts[name])
@@ -69,13 +74,27 @@ function entry({ id, title }) {
     "li",
     {},
     h("a", { href: address("chat", id), "aria-current": id === current ? "true" : null, title: name }, name),
-    h("button.tool", { type: "button", "data-id": id, "aria-label": `Actions for ${name}`, "aria-haspopup": "menu", "aria-expanded": "false" }, icon("more")),
+    h(
+      "button.tool",
+      {
+        type: "button",
+        "data-id": id,
+        "aria-label": `Actions for ${name}`,
+        "aria-haspopup": "menu",
+        "aria-expanded": "false",
+      },
+      icon("more"),
+    ),
   );
 }
 
 function nothing() {
   const searching = search.value.trim();
-  return h("p.quiet", {}, searching ? "Nothing found." : "No conversations yet. They stay in this browser; nothing is sent anywhere else.");
+  return h(
+    "p.quiet",
+    {},
+    searching ? "Nothing found." : "No conversations yet. They stay in this browser; nothing is sent anywhere else.",
+  );
 }
 
 function menu(opener, id, removed) {
@@ -114,7 +133,8 @@ async function remove({ id, title }, removed) {
 export async function removeAll(removed, { title, confirm }) {
   const number = conversations.list().length;
   const words = number === 1 ? "One conversation is" : `${number} conversations are`;
-  if (number && !(await ask({ title, body: [h("p", {}, `${words} removed from this browser for good.`)], confirm, danger: true }))) return false;
+  const body = [h("p", {}, `${words} removed from this browser for good.`)];
+  if (number && !(await ask({ title, body, confirm, danger: true }))) return false;
   const ids = conversations.list().map(({ id }) => id);
   await conversations.clear();
   for (const id of ids) removed(id);

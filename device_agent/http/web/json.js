@@ -18,7 +18,11 @@ export function parseJson(text) {
 export function jsonTree(value) {
   const budget = { left: MOST_NODES };
   const tree = isBranch(value) ? branch(null, value, 0, budget) : line(null, value);
-  return h("div.json", { tabindex: "0", role: "group", "aria-label": "JSON" }, budget.left > 0 ? tree : h("pre", {}, JSON.stringify(value, null, 2)));
+  return h(
+    "div.json",
+    { tabindex: "0", role: "group", "aria-label": "JSON" },
+    budget.left > 0 ? tree : h("pre", {}, JSON.stringify(value, null, 2)),
+  );
 }
 
 function branch(name, value, depth, budget) {
@@ -26,12 +30,12 @@ function branch(name, value, depth, budget) {
   const list = Array.isArray(value);
   budget.left -= entries.length + 1;
   if (budget.left <= 0 || depth > DEEPEST) return line(name, "…");
-  return h(
-    "details",
-    { open: depth < 3 },
-    h("summary", {}, label(name), h("span.kind", {}, list ? `[${entries.length}]` : `{${entries.length}}`)),
-    entries.map(([key, inner]) => (isBranch(inner) ? branch(list ? null : key, inner, depth + 1, budget) : line(list ? null : key, inner))),
-  );
+  const inside = entries.map(([key, inner]) => {
+    const own = list ? null : key;
+    return isBranch(inner) ? branch(own, inner, depth + 1, budget) : line(own, inner);
+  });
+  const size = h("span.kind", {}, list ? `[${entries.length}]` : `{${entries.length}}`);
+  return h("details", { open: depth < 3 }, h("summary", {}, label(name), size), inside);
 }
 
 function line(name, value) {

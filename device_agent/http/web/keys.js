@@ -43,7 +43,11 @@ async function askKey(reason) {
     title: "This agent asks for a key",
     body: [
       reason && h("p.reason", {}, reason),
-      field("Key", { type: "password", name: "secret", required: true, placeholder: "ek-…" }, "Whoever runs this agent makes keys with: edgekit keys"),
+      field(
+        "Key",
+        { type: "password", name: "secret", required: true, placeholder: "ek-…" },
+        "Whoever runs this agent makes keys with: edgekit keys",
+      ),
       tick("Remember it in this browser", "remember"),
     ],
     confirm: "Use this key",
@@ -55,9 +59,19 @@ async function askAdmin(reason) {
   const values = await ask({
     title: "Admin token",
     body: [
-      h("p", {}, "Changing what this agent runs needs its admin token. It was made at the first start and lies in the file ", h("code", {}, "admin-token"), " in the agent’s folder, readable only by the account that runs the agent."),
+      h(
+        "p",
+        {},
+        "Changing what this agent runs needs its admin token. It was made at the first start and lies in the file ",
+        h("code", {}, "admin-token"),
+        " in the agent’s folder, readable only by the account that runs the agent.",
+      ),
       reason && h("p.reason", {}, reason),
-      field("Token", { type: "password", name: "secret", required: true }, "It is kept until this tab closes, and sent to this agent only."),
+      field(
+        "Token",
+        { type: "password", name: "secret", required: true },
+        "It is kept until this tab closes, and sent to this agent only.",
+      ),
     ],
     confirm: "Continue",
   });

@@ -2,7 +2,7 @@
 
 const DAY_MS = 86_400_000;
 /** So many series have a colour of their own; the rest are one. */
-export const MOST_SERIES = 5;
+const MOST_SERIES = 5;
 const COUNTS = ["requests", "input_tokens", "cached_tokens", "output_tokens"];
 
 /** Sums of rows: counts, and `cost`, which is null if no row has one. */
@@ -29,7 +29,9 @@ export function plotted(rows, { range, group, today }) {
 
 /** Rows of one table: by day and series, the newest day first. */
 export function tabled(rows, group) {
-  return rows.toSorted((a, b) => String(b.day).localeCompare(String(a.day)) || nameOf(a, group).localeCompare(nameOf(b, group)));
+  return rows.toSorted(
+    (a, b) => String(b.day).localeCompare(String(a.day)) || nameOf(a, group).localeCompare(nameOf(b, group)),
+  );
 }
 
 /** What a row is about. */
@@ -49,7 +51,10 @@ function calendar(rows, range, today) {
   const known = rows.map(({ day }) => day).filter((day) => /^\d{4}-\d\d-\d\d$/.test(day));
   const last = [today, ...known].sort().at(-1);
   const end = Date.parse(`${last}T00:00:00Z`);
-  return Array.from({ length: range }, (_, index) => new Date(end - (range - 1 - index) * DAY_MS).toISOString().slice(0, 10));
+  return Array.from(
+    { length: range },
+    (_, index) => new Date(end - (range - 1 - index) * DAY_MS).toISOString().slice(0, 10),
+  );
 }
 
 function sum(values) {

@@ -9,6 +9,8 @@ const RULE = /^\s{0,3}(?:(?:\*\s*){3,}|(?:-\s*){3,}|(?:_\s*){3,})$/;
 // Code first: nothing inside it is markup. Each alternative is bounded by its own end mark.
 const INLINE = /(`+)([^`]|[^`].*?[^`])\1(?!`)|\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)|\*\*(?=\S)(.+?)(?<=\S)\*\*|(?<!\w)__(?=\S)(.+?)(?<=\S)__(?!\w)|\*(?=[^\s*])([^*\n]+?)(?<=\S)\*|(?<!\w)_(?=\S)([^_\n]+?)(?<=\S)_(?!\w)|(https?:\/\/[^\s<>()"']*[^\s<>()"'.,;:!?])/g;
 const DIVIDER = /^\s{0,3}\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$/;
+/** What ends a paragraph by beginning something else. */
+const STARTS = [FENCE, HEADING, QUOTE, ITEM, RULE];
 const DEEPEST = 4;
 const MOST_COLUMNS = 30;
 
@@ -110,16 +112,19 @@ function codeBlock(lines, at, fence, parent, onCopy) {
 
 function isTable(lines, at) {
   const divider = lines[at + 1] ?? "";
-  return lines[at].includes("|") && divider.includes("-") && DIVIDER.test(divider) && cells(lines[at]).length === cells(divider).length;
+  if (!lines[at].includes("|") || !DIVIDER.test(divider)) return false;
+  return cells(lines[at]).length === cells(divider).length;
 }
 
 function table(lines, at, parent) {
-  const sides = cells(lines[at + 1]).map((mark) => (mark.endsWith(":") ? (mark.startsWith(":") ? "middle" : "end") : ""));
+  const sides = cells(lines[at + 1]).map(
+    (mark) => (mark.endsWith(":") ? (mark.startsWith(":") ? "middle" : "end") : ""),
+  );
   const head = element("thead");
   const body = element("tbody");
   head.append(row(cells(lines[at]), "th", sides));
   let next = at + 2;
-  while (next < lines.length && lines[next].trim() && lines[next].includes("|")) body.append(row(cells(lines[next++]), "td", sides));
+  for (; next < lines.length && lines[next].includes("|"); next++) body.append(row(cells(lines[next]), "td", sides));
   const grid = element("table");
   grid.append(head, body);
   const box = element("div", "table");
@@ -188,7 +193,7 @@ function placeItem(open, [, space, , number, text], parent) {
 function paragraph(lines, at, parent) {
   const body = [];
   do body.push(lines[at++]);
-  while (at < lines.length && lines[at].trim() && !isTable(lines, at) && ![FENCE, HEADING, QUOTE, ITEM, RULE].some((mark) => mark.test(lines[at])));
+  while (at < lines.length && lines[at].trim() && !isTable(lines, at) && !STARTS.some((mark) => mark.test(lines[at])));
   parent.append(inlineInto(element("p"), body.join("\n")));
   return at;
 }

@@ -8,7 +8,11 @@ const GAP_PX = 6;
 export function openMenu(button, entries) {
   const menu = h("div.menu", { role: "menu", popover: "auto", "aria-label": button.getAttribute("aria-label") });
   const items = entries.map(({ label, danger, run }) =>
-    h(danger ? "button.danger" : "button", { type: "button", role: "menuitem", tabindex: "-1", click: () => choose(run) }, label),
+    h(
+      danger ? "button.danger" : "button",
+      { type: "button", role: "menuitem", tabindex: "-1", click: () => choose(run) },
+      label,
+    ),
   );
   const choose = (run) => {
     menu.hidePopover();

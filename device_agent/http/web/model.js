@@ -26,26 +26,40 @@ export function engineFacts(engine) {
     ["Waiting", format.count(waiting)],
     ["Threads", format.count(threads)],
     ["Kept texts", entries > 0 ? `${format.count(entries)} in ${format.bytes(bytes)}` : "none"],
-    ["Guesses right", drafted > 0 ? `${format.percent(accepted / drafted, 0)} of ${format.count(drafted)}` : "none made"],
+    [
+      "Guesses right",
+      drafted > 0 ? `${format.percent(accepted / drafted, 0)} of ${format.count(drafted)}` : "none made",
+    ],
   ];
 }
 
 /** Pairs as a description list. */
 export function list(pairs) {
-  return h("dl.pairs", {}, pairs.filter(([, value]) => value !== null && value !== undefined).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  return h(
+    "dl.pairs",
+    {},
+    pairs.filter(([, value]) => value !== null && value !== undefined).map(
+      ([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)),
+    ),
+  );
 }
 
 export function panel(title, ...content) {
   return h("section.panel", {}, h("h2", {}, title), content);
 }
 
-function architecture({ architecture: arch = {}, quantisation, bytes, memory_bytes: memory, context, licence, source, created, sha256 }) {
+function architecture({ architecture: arch = {}, quantisation, bytes, memory_bytes: memory, context, ...rest }) {
+  const { licence, source, created, sha256 } = rest;
   const number = (value) => (format.known(value) ? format.count(value) : null);
-  const heads = format.known(arch.heads) ? `${arch.heads}${format.known(arch.kv_heads) ? `, ${arch.kv_heads} for keys and values` : ""}` : null;
+  const shared = format.known(arch.kv_heads) ? `, ${arch.kv_heads} for keys and values` : "";
+  const heads = format.known(arch.heads) ? `${arch.heads}${shared}` : null;
   return [
     ["Kind", arch.model_type],
     ["Parameters", number(arch.parameters)],
-    ["Layers", format.known(arch.layers) ? `${arch.layers}${format.known(arch.hidden) ? ` of width ${arch.hidden}` : ""}` : null],
+    [
+      "Layers",
+      format.known(arch.layers) ? `${arch.layers}${format.known(arch.hidden) ? ` of width ${arch.hidden}` : ""}` : null,
+    ],
     ["Heads", heads],
     ["Vocabulary", number(arch.vocab)],
     ["Context", `${format.count(context)} tokens`],
@@ -55,7 +69,19 @@ function architecture({ architecture: arch = {}, quantisation, bytes, memory_byt
     ["Licence", licence ?? "not stated"],
     ["Source", sourceText(source)],
     ["Made", created ? format.date(created) : null],
-    ["SHA-256", sha256 && h("span.hash", {}, h("code", { title: sha256 }, String(sha256).slice(0, 12)), h("button.action", { type: "button", "aria-label": "Copy the SHA-256", click: (event) => copy(sha256, event.currentTarget) }, icon("copy")))],
+    [
+      "SHA-256",
+      sha256 && h(
+        "span.hash",
+        {},
+        h("code", { title: sha256 }, String(sha256).slice(0, 12)),
+        h(
+          "button.action",
+          { type: "button", "aria-label": "Copy the SHA-256", click: (event) => copy(sha256, event.currentTarget) },
+          icon("copy"),
+        ),
+      ),
+    ],
   ];
 }
 
@@ -73,11 +99,34 @@ function adapters(entry) {
   const names = adaptersOf(entry);
   if (!names.length) return h("p.quiet", {}, "None. A LoRA that was converted for this model appears here.");
   const chats = entry.kind !== "embed";
-  return h("ul.plain-list", {}, names.map((name) => h("li", {}, h("span", {}, name), chats && h("a", { href: address("chat", null, { model: `${entry.id}:${name}` }), "aria-label": `Try ${entry.id} with ${name}` }, "Try it"))));
+  return h(
+    "ul.plain-list",
+    {},
+    names.map((name) => h(
+      "li",
+      {},
+      h("span", {}, name),
+      chats && h(
+        "a",
+        { href: address("chat", null, { model: `${entry.id}:${name}` }), "aria-label": `Try ${entry.id} with ${name}` },
+        "Try it",
+      ),
+    )),
+  );
 }
 
 function files({ files: found = [] }) {
   if (!found.length) return null;
-  const rows = found.map(({ path, size }) => h("tr", {}, h("th", { scope: "row" }, path), h("td.end", {}, format.bytes(size))));
-  return panel("Files", h("table.plain-table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "File"), h("th.end", { scope: "col" }, "Size"))), h("tbody", {}, rows)));
+  const rows = found.map(
+    ({ path, size }) => h("tr", {}, h("th", { scope: "row" }, path), h("td.end", {}, format.bytes(size))),
+  );
+  return panel(
+    "Files",
+    h(
+      "table.plain-table",
+      {},
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "File"), h("th.end", { scope: "col" }, "Size"))),
+      h("tbody", {}, rows),
+    ),
+  );
 }

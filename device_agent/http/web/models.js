@@ -39,7 +39,8 @@ async function fromModels(error) {
   const found = await api.models();
   return found.map(({ id, meta = {} }, index) => ({
     id, kind: meta.kind ?? "generate", active: meta.active ?? index === 0, loaded: meta.loaded ?? true, brief: true,
-    version: meta.version, quantisation: meta.quantisation, bytes: meta.size, context: meta.n_ctx, licence: meta.licence,
+    version: meta.version, quantisation: meta.quantisation, bytes: meta.size, context: meta.n_ctx,
+    licence: meta.licence,
     sha256: meta.sha256, quality: meta.quality ?? {}, architecture: { parameters: meta.n_params, vocab: meta.n_vocab },
   }));
 }
@@ -65,25 +66,61 @@ function head(one) {
       one && verbs(one, change),
     );
   }
-  return h("header.page-head", {}, h("h1", { id: "models-title", tabindex: "-1" }, "Models"), h("p.lead", {}, "What is in this device’s store, and what was measured of it."));
+  return h(
+    "header.page-head",
+    {},
+    h("h1", { id: "models-title", tabindex: "-1" }, "Models"),
+    h("p.lead", {}, "What is in this device’s store, and what was measured of it."),
+  );
 }
 
 function body() {
   if (wanted === null) return gallery();
   const one = entries.find(({ id }) => id === wanted);
   if (one) return detail(one, entries);
-  return h("div.content", {}, empty("empty", "There is no such model", "The store has no model of this name. ", h("a", { href: address("models") }, "See those that it has"), "."));
+  return h(
+    "div.content",
+    {},
+    empty(
+      "empty",
+      "There is no such model",
+      "The store has no model of this name. ",
+      h("a", { href: address("models") }, "See those that it has"),
+      ".",
+    ),
+  );
 }
 
 function gallery() {
   if (!entries.length) {
-    return h("div.content", {}, empty("empty", "The store is empty", "Put a bundle into the folder that the agent was started on, and it appears here."));
+    return h(
+      "div.content",
+      {},
+      empty(
+        "empty",
+        "The store is empty",
+        "Put a bundle into the folder that the agent was started on, and it appears here.",
+      ),
+    );
   }
-  return h("div.content", {}, h("ul.cards", {}, entries.map((entry) => h("li", {}, card(entry))), entries.length === 1 && h("li", {}, room())));
+  return h(
+    "div.content",
+    {},
+    h("ul.cards", {}, entries.map((entry) => h("li", {}, card(entry))), entries.length === 1 && h("li", {}, room())),
+  );
 }
 
 function room() {
-  return h("div.card.room", {}, h("h2", {}, "Room for more"), h("p", {}, "Start the agent on a folder with several bundles in it, and they appear here: to try, to compare and to switch between."));
+  return h(
+    "div.card.room",
+    {},
+    h("h2", {}, "Room for more"),
+    h(
+      "p",
+      {},
+      "Start the agent on a folder with several bundles in it, and they appear here: to try, compare and switch.",
+    ),
+  );
 }
 
 function card(entry) {
@@ -91,11 +128,21 @@ function card(entry) {
   return h(
     "article.card",
     { "aria-label": entry.id },
-    h("div.card-head", {}, h("h2", {}, h("a", { href: address("models", entry.id), "data-focus": `card ${entry.id}` }, entry.id)), activeBadge(entry)),
+    h(
+      "div.card-head",
+      {},
+      h("h2", {}, h("a", { href: address("models", entry.id), "data-focus": `card ${entry.id}` }, entry.id)),
+      activeBadge(entry),
+    ),
     h("dl.facts-grid", {}, facts(entry).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
     qualityBars(entry.quality ?? {}),
     entry.kind !== "embed" && speedBars(entry, entries),
-    adapters.length > 0 && h("p.adapters", {}, h("span", {}, "Adapters"), adapters.map((name) => h("span.badge", {}, name))),
+    adapters.length > 0 && h(
+      "p.adapters",
+      {},
+      h("span", {}, "Adapters"),
+      adapters.map((name) => h("span.badge", {}, name)),
+    ),
     verbs(entry, change),
   );
 }
@@ -116,6 +163,7 @@ function change(id, verb, button) {
   return reload(button, async () => {
     await api.change(id, verb);
     await load();
-    document.getElementById("status").textContent = verb === "activate" ? `${id} is active now.` : `${id} was unloaded.`;
+    const done = verb === "activate" ? "is active now" : "was unloaded";
+    document.getElementById("status").textContent = `${id} ${done}.`;
   });
 }

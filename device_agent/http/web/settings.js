@@ -26,7 +26,10 @@ export function parameters() {
   const stop = values.stop.split("\n").filter((line) => line !== "");
   if (stop.length) request.stop = stop;
   const schema = parseJson(values.schema);
-  if (schema) request.response_format = { type: "json_schema", json_schema: { name: "answer", schema: schema.value, strict: true } };
+  if (schema) {
+    const named = { name: "answer", schema: schema.value, strict: true };
+    request.response_format = { type: "json_schema", json_schema: named };
+  }
   return request;
 }
 
@@ -40,8 +43,8 @@ export function systemMessages() {
 export function obstacle() {
   const { schema, stop } = read();
   if (schemaProblem(schema)) return `The JSON schema in the settings cannot be sent. ${schemaProblem(schema)}`;
-  if (stop.split("\n").filter(Boolean).length > MOST_STOPS) return `The settings have more than ${MOST_STOPS} stop texts.`;
-  return "";
+  const stops = stop.split("\n").filter(Boolean).length;
+  return stops > MOST_STOPS ? `The settings have more than ${MOST_STOPS} stop texts.` : "";
 }
 
 /** Opens the drawer at a field. */
@@ -107,7 +110,9 @@ function stored() {
 }
 
 function show() {
-  for (const name of ["temperature", "top_p"]) $(`${name}-value`).textContent = Number(form.elements[name].value).toFixed(2);
+  for (const name of ["temperature", "top_p"]) {
+    $(`${name}-value`).textContent = Number(form.elements[name].value).toFixed(2);
+  }
   const schema = form.elements.schema.value;
   const problem = schemaProblem(schema);
   $("schema-problem").textContent = problem;
@@ -119,5 +124,6 @@ function schemaProblem(text) {
   if (!text.trim()) return "";
   const found = parseJson(text);
   if (!found) return "This is not valid JSON.";
-  return found.value === null || typeof found.value !== "object" || Array.isArray(found.value) ? "A schema is a JSON object." : "";
+  const isObject = found.value !== null && typeof found.value === "object" && !Array.isArray(found.value);
+  return isObject ? "" : "A schema is a JSON object.";
 }

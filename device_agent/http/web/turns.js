@@ -31,7 +31,12 @@ export class AnswerTurn {
   #body = h("div.prose");
   #thoughts = h("div.prose");
   #state = h("span.state");
-  #reasoning = h("details.reasoning", { hidden: true }, h("summary", {}, icon("next"), h("span", {}, "Reasoning"), this.#state), this.#thoughts);
+  #reasoning = h(
+    "details.reasoning",
+    { hidden: true },
+    h("summary", {}, icon("next"), h("span", {}, "Reasoning"), this.#state),
+    this.#thoughts,
+  );
   #tools = h("div.calls");
   #numbers = h("div.numbers");
   #growing = new Growing(this.#body, copy);
@@ -45,7 +50,15 @@ export class AnswerTurn {
       button("action", "copy", "Copy", (event) => copy(this.#text, event.currentTarget)),
       button("action", "retry", "Try again", onRetry),
     );
-    this.node = h("div.turn.answer.waiting", {}, h("h2.hidden", {}, "The model said"), this.#reasoning, this.#body, this.#tools, h("div.foot-line", {}, actions, this.#numbers));
+    this.node = h(
+      "div.turn.answer.waiting",
+      {},
+      h("h2.hidden", {}, "The model said"),
+      this.#reasoning,
+      this.#body,
+      this.#tools,
+      h("div.foot-line", {}, actions, this.#numbers),
+    );
   }
 
   /** An answer of earlier, as it was kept. */

@@ -36,7 +36,8 @@ export async function enter({ query }) {
 /** Draws the choosers anew; the focus stays in the one where it was. */
 function choose() {
   const before = view.querySelector(".choosers");
-  const name = before.contains(document.activeElement) ? document.activeElement.closest("nav")?.getAttribute("aria-label") : null;
+  const chosen = before.contains(document.activeElement) ? document.activeElement.closest("nav") : null;
+  const name = chosen?.getAttribute("aria-label");
   before.replaceWith(choosers());
   if (name) view.querySelector(`nav[aria-label="${name}"] [aria-current]`).focus();
 }
@@ -46,7 +47,8 @@ async function load() {
   const { range, group } = asked;
   try {
     const found = await api.usage(range, group);
-    if (mine === turn) body.replaceChildren(...content(Array.isArray(found.data) ? found.data : [], found.currency ?? null));
+    const rows = Array.isArray(found.data) ? found.data : [];
+    if (mine === turn) body.replaceChildren(...content(rows, found.currency ?? null));
   } catch (error) {
     if (mine === turn) body.replaceChildren(problem(error, { retry: load, what: "the record of usage" }));
   }
@@ -63,14 +65,33 @@ function head() {
 }
 
 function choosers() {
-  const link = (label, query, current) => h("a", { href: address("usage", null, query), "aria-current": current ? "true" : null }, label);
+  const link = (label, query, current) => h(
+    "a",
+    { href: address("usage", null, query), "aria-current": current ? "true" : null },
+    label,
+  );
   const { range, group } = asked;
   return h(
     "div.choosers",
     {},
-    h("nav.segments", { "aria-label": "Days" }, RANGES.map((days) => link(`${days} days`, { days, group }, days === range))),
-    h("nav.segments", { "aria-label": "Group by" }, Object.entries(GROUPS).map(([name, label]) => link(`By ${label.toLowerCase()}`, { days: range, group: name }, name === group))),
-    h("a.plain.outlined", { href: api.usagePath("v1/usage.csv", range, group), download: "usage.csv", click: downloadCsv }, icon("download"), "CSV"),
+    h(
+      "nav.segments",
+      { "aria-label": "Days" },
+      RANGES.map((days) => link(`${days} days`, { days, group }, days === range)),
+    ),
+    h(
+      "nav.segments",
+      { "aria-label": "Group by" },
+      Object.entries(GROUPS).map(
+        ([name, label]) => link(`By ${label.toLowerCase()}`, { days: range, group: name }, name === group),
+      ),
+    ),
+    h(
+      "a.plain.outlined",
+      { href: api.usagePath("v1/usage.csv", range, group), download: "usage.csv", click: downloadCsv },
+      icon("download"),
+      "CSV",
+    ),
   );
 }
 
@@ -87,7 +108,15 @@ async function downloadCsv(event) {
 
 function content(rows, currency) {
   if (!rows.length) {
-    return [empty("chart", "Nothing was used yet", `In the last ${asked.range} days nobody asked anything. `, h("a", { href: address("chat") }, "Ask the first question"), ", and it is counted here.")];
+    return [
+      empty(
+        "chart",
+        "Nothing was used yet",
+        `In the last ${asked.range} days nobody asked anything. `,
+        h("a", { href: address("chat") }, "Ask the first question"),
+        ", and it is counted here.",
+      ),
+    ];
   }
   return [sums(rows, currency), figure(rows), table(rows, currency)];
 }
@@ -98,10 +127,24 @@ function sums(rows, currency) {
   const tiles = [
     ["Requests", format.count(all.requests), `in ${asked.range} days`],
     ["Tokens read", format.count(all.input_tokens), `${format.percent(cachedShare, 0)} of them cached`],
-    ["Tokens written", format.count(all.output_tokens), all.requests ? `${format.count(all.output_tokens / all.requests)} a request` : ""],
+    [
+      "Tokens written",
+      format.count(all.output_tokens),
+      all.requests ? `${format.count(all.output_tokens / all.requests)} a request` : "",
+    ],
     all.cost !== null && ["Cost", format.money(all.cost, currency), "by this agent’s price table"],
   ];
-  return h("div.tiles.sums", {}, tiles.filter(Boolean).map(([title, value, below]) => h("section.panel.tile", {}, h("h2", {}, title), h("p.big", {}, value), h("p.below", {}, below))));
+  return h(
+    "div.tiles.sums",
+    {},
+    tiles.filter(Boolean).map(([title, value, below]) => h(
+      "section.panel.tile",
+      {},
+      h("h2", {}, title),
+      h("p.big", {}, value),
+      h("p.below", {}, below),
+    )),
+  );
 }
 
 /** The plot. Pointer or arrow keys choose a day, and a line beneath says what it has. */
@@ -128,8 +171,19 @@ function figure(rows) {
   return h(
     "figure.panel.plot",
     { "aria-label": `Tokens a day by ${asked.group}, over ${asked.range} days` },
-    h("figcaption", {}, h("h2", {}, "Tokens a day"), h("ul.legend", {}, series.map(({ name }, index) => h("li", {}, h(`i.series-${index}`), h("span", {}, name))))),
-    h("div.axes", { tabindex: "0", role: "group", "aria-label": "Plot: arrow keys go from day to day", keydown: walk }, h("div.axis", { "aria-hidden": "true" }, axis), plot, h("div.marks", { "aria-hidden": "true" }, marks)),
+    h(
+      "figcaption",
+      {},
+      h("h2", {}, "Tokens a day"),
+      h("ul.legend", {}, series.map(({ name }, index) => h("li", {}, h(`i.series-${index}`), h("span", {}, name)))),
+    ),
+    h(
+      "div.axes",
+      { tabindex: "0", role: "group", "aria-label": "Plot: arrow keys go from day to day", keydown: walk },
+      h("div.axis", { "aria-hidden": "true" }, axis),
+      plot,
+      h("div.marks", { "aria-hidden": "true" }, marks),
+    ),
     readout,
   );
 }
@@ -137,7 +191,9 @@ function figure(rows) {
 function reading(day, values) {
   const some = values.filter(([, tokens]) => tokens > 0);
   const all = some.reduce((sum, [, tokens]) => sum + tokens, 0);
-  return [h("b", {}, format.day(day)), ` ${format.plural(all, "token")}`, some.length > 1 ? `: ${some.map(([name, tokens]) => `${name} ${format.count(tokens)}`).join(", ")}` : some.length ? `, ${some[0][0]}` : ""];
+  const each = some.map(([name, tokens]) => `${name} ${format.count(tokens)}`).join(", ");
+  const [only] = some.length === 1 ? some[0] : [];
+  return [h("b", {}, format.day(day)), ` ${format.plural(all, "token")}`, only ? `, ${only}` : each && `: ${each}`];
 }
 
 function table(rows, currency) {
@@ -149,7 +205,12 @@ function table(rows, currency) {
       {},
       h("th", { scope: "row" }, format.day(row.day)),
       h("td.name", {}, nameOf(row, asked.group)),
-      ["requests", "input_tokens", "cached_tokens", "output_tokens"].map((name) => h("td.end", {}, format.count(row[name]))),
+      [
+        "requests",
+        "input_tokens",
+        "cached_tokens",
+        "output_tokens",
+      ].map((name) => h("td.end", {}, format.count(row[name]))),
       priced && h("td.end", {}, format.known(row.cost) ? format.money(row.cost, currency) : "none"),
     ),
   );
@@ -157,6 +218,15 @@ function table(rows, currency) {
     "section.panel",
     {},
     h("h2", {}, "Day by day"),
-    h("div.table", { tabindex: "0", role: "region", "aria-label": "Usage day by day" }, h("table.plain-table", {}, h("thead", {}, h("tr", {}, heads.map((name, index) => h(index > 1 ? "th.end" : "th", { scope: "col" }, name)))), h("tbody", {}, lines))),
+    h(
+      "div.table",
+      { tabindex: "0", role: "region", "aria-label": "Usage day by day" },
+      h(
+        "table.plain-table",
+        {},
+        h("thead", {}, h("tr", {}, heads.map((name, index) => h(index > 1 ? "th.end" : "th", { scope: "col" }, name)))),
+        h("tbody", {}, lines),
+      ),
+    ),
   );
 }
