@@ -44,7 +44,7 @@ def routes(services: Services, settings: HttpSettings) -> Blueprint:
         visit = Visit(services, who, "chat", asked.model)
         with serving.beginning(visit):
             model = visit.lease.model
-            visit.asked("\n".join(f"{turn.role}: {turn.content}" for turn in asked.request.messages))
+            visit.asked(told(asked.request))
             wanted = directed(asked.request, visit.lease.name)
             check_sampling(wanted.sampling, wanted.max_tokens, serving.facts_of(model))
             reply = ChatReply(
@@ -59,6 +59,11 @@ def routes(services: Services, settings: HttpSettings) -> Blueprint:
         return serving.answer(exchange, reply, visit, stream=asked.stream, settings=settings)
 
     return blueprint
+
+
+def told(request: ChatRequest) -> str:
+    """A conversation in words, for agents that keep texts."""
+    return "\n".join(f"{turn.role}: {turn.content}" for turn in request.messages)
 
 
 def directed(request: ChatRequest, name: ModelName) -> ChatRequest:

@@ -9,7 +9,7 @@ from device_agent.conversation.phases import first_phases
 from device_agent.http import serving
 from device_agent.http.bodies import as_json, json_body
 from device_agent.http.callers import require
-from device_agent.http.chat import directed
+from device_agent.http.chat import directed, told
 from device_agent.http.dialect_shapes import MessageEvent, MessageObject, TokenCount
 from device_agent.http.message_replies import MessageHead, MessageReply
 from device_agent.http.openapi import Route
@@ -52,6 +52,7 @@ def routes(services: Services, settings: HttpSettings) -> Blueprint:
         visit = Visit(services, who, "messages", asked.model)
         with serving.beginning(visit):
             model = visit.lease.model
+            visit.asked(told(asked.request))
             wanted = directed(asked.request, visit.lease.name)
             check_sampling(wanted.sampling, wanted.max_tokens, serving.facts_of(model))
             exchange = converse.start(model, wanted)  # errors up to here have their own status line

@@ -9,7 +9,7 @@ from device_agent.conversation import converse
 from device_agent.http import serving
 from device_agent.http.bodies import json_body
 from device_agent.http.callers import require
-from device_agent.http.chat import directed
+from device_agent.http.chat import directed, told
 from device_agent.http.dialect_shapes import ResponseEvent, ResponseObject
 from device_agent.http.openapi import Route
 from device_agent.http.response_replies import ResponseHead, ResponseReply
@@ -44,6 +44,7 @@ def routes(services: Services, settings: HttpSettings) -> Blueprint:
         visit = Visit(services, who, "responses", asked.model)
         with serving.beginning(visit):
             model = visit.lease.model
+            visit.asked(told(asked.request))
             wanted = directed(asked.request, visit.lease.name)
             check_sampling(wanted.sampling, wanted.max_tokens, serving.facts_of(model))
             head = ResponseHead(

@@ -40,7 +40,9 @@ def test_a_message(sdk: anthropic.Anthropic, agent: Agent) -> None:
 
 
 def test_a_stop_sequence_is_named(sdk: anthropic.Anthropic, agent: Agent) -> None:
-    done = sdk.messages.create(model=agent.model, max_tokens=60, messages=ASK, stop_sequences=["Paris"], extra_body=GREEDY)
+    done = sdk.messages.create(
+        model=agent.model, max_tokens=60, messages=ASK, stop_sequences=["Paris"], extra_body=GREEDY
+    )
     assert done.stop_reason == "stop_sequence"
     assert done.stop_sequence == "Paris"
 
