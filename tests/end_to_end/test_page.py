@@ -11,7 +11,7 @@ from device_agent.http import HttpSettings, Server, create_app
 from edgekit.chat import Message
 from edgekit.errors import Overloaded
 from tests.end_to_end.conftest import Open
-from tests.fakes import FakeService, manifest, script
+from tests.fakes import FakeService, manifest, script, services
 
 pytestmark = pytest.mark.browser
 WAIT_S = 20.0
@@ -27,7 +27,7 @@ def service() -> FakeService:
 def open_real(service: FakeService, open_url: Callable[[str], Open]) -> Iterator[Open]:
     """The page of the real server."""
     settings = HttpSettings(poll_s=0.02, drain_s=0.5)
-    server = Server(create_app(service, settings), host="127.0.0.1", port=0, settings=settings)
+    server = Server(create_app(services(service), settings), host="127.0.0.1", port=0, settings=settings)
     thread = threading.Thread(target=server.serve)
     thread.start()
     yield open_url(server.url)
@@ -43,7 +43,7 @@ def ask(page: Page, text: str) -> None:
 def test_the_welcome_says_what_runs_here(open_real: Open) -> None:
     page = open_real()
     expect(page.locator("#welcome-model")).to_have_text("tiny-instruct")
-    expect(page.locator("#facts li")).to_have_text(["INT4", "96 MB", "200 context", "v1.0"])
+    expect(page.locator("#facts li")).to_have_text(["INT4", "96 MB", "256 context", "v1.0"])
 
 
 def test_text_appears_while_the_model_still_writes(open_real: Open, service: FakeService) -> None:
