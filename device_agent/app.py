@@ -1,71 +1,181 @@
-"""THE AGENT: everything is built, started and stopped here, in order and in reverse."""
+"""THE AGENT: its rooms are built, started and stopped here, in order and in reverse.
+
+    settings -> config -> ledger of tokens -> gate (keys) -> shelf (models) -> watch (operations) -> http app -> server
+
+The port is taken and /health and /v1/models answer before any model is loaded: that is done beside, and requests wait
+for it. SIGTERM and Ctrl-C let running requests end; SIGHUP reads settings, prices, the certificate and the store again
+while requests go on.
+"""
 
 import logging
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from device_agent import pages
-from device_agent.engine.records import EngineSettings
+from device_agent.access.gate import Gate
+from device_agent.access.settings import check_exposure
+from device_agent.config import Config, config_of
 from device_agent.http.app import create_app
 from device_agent.http.server import Server
-from device_agent.http.settings import HttpSettings
-from device_agent.model import Model
+from device_agent.http.services import Card, Services
+from device_agent.ledger.ledger import Ledger
+from device_agent.operations import Watch
+from device_agent.shelf import Found, Shelf
+from device_agent.shelf.remembered import ACTIVE_FILE, Remembered
+from device_agent.shelf.scan import scan
+from edgekit.errors import EdgekitError, ShuttingDown
+from edgekit.settings import Settings
 
 log = logging.getLogger(__name__)
 
+Ready = Callable[[str, Card | None], None]
+"""Is told the address, and the model that answers, once it does."""
 
-@dataclass(frozen=True)
-class AgentSettings:
-    """What to serve, and where.
 
-    `state` is the agent's own folder, see `Model.open`. `system` is a system prompt to read ahead. `huge_pages` lets it
-    move the weights into larger pages once it is ready.
+def serve(settings: Settings, home: Path, ready: Ready, *, reread: Callable[[], Settings] | None = None) -> None:
+    """Serve until SIGTERM or Ctrl-C. `home` is the agent's folder; `reread` reads the settings anew, for SIGHUP.
+
+    Runs on the main thread, where signals arrive; `ready` is called on another one. Raises BundleError subclasses (if
+    one bundle is served and cannot be), AddressInUse, StorageFailed or UsageError.
     """
+    agent = Agent(settings, home)
+    handlers: Mapping[signal.Signals, Callable[[], None]] = {
+        signal.SIGTERM: agent.stop,
+        signal.SIGINT: agent.stop,
+        **({signal.SIGHUP: lambda: agent.reload_beside(reread)} if hasattr(signal, "SIGHUP") and reread else {}),
+    }
+    with _signals(handlers):
+        agent.run(ready)
 
-    folder: Path
-    host: str = "127.0.0.1"
-    port: int = 8080
-    engine: EngineSettings = field(default_factory=EngineSettings)
-    state: Path | None = None
-    system: str | None = None
-    huge_pages: bool = False
 
+class Agent:
+    """All rooms, not yet started. Raises as `serve` does."""
 
-def serve(settings: AgentSettings, ready: Callable[[str, Model], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C; `ready` is told the address once requests are answered.
+    def __init__(self, settings: Settings, home: Path) -> None:
+        config = config_of(settings, home)
+        check_exposure(settings.server.host, config.access)
+        found = found_at(config.store, named=settings.models.path is not None)
+        self._settings = settings
+        self._home = home
+        self._problem: BaseException | None = None
+        self._reloading = threading.Lock()
+        self._alone = found.alone
+        self.ledger = Ledger.open(home, config.ledger)
+        self.gate = Gate.open(home, config.access, self.ledger)
+        self.shelf = Shelf(
+            found,
+            config.opening,
+            config.shelf,
+            active=settings.models.active,
+            remembered=Remembered(None if found.alone else home / ACTIVE_FILE),
+            strategies=config.strategies.names,
+        )
+        self.watch = Watch(self.shelf, home, ledger=self.ledger)
+        self.services = Services(
+            models=self.shelf,
+            gate=self.gate,
+            books=(self.ledger, self.watch),
+            keys=self.gate.keys,
+            usage=self.ledger,
+            operations=self.watch,
+            keep_texts=config.ledger.keep_texts,
+            strategies=config.strategies,
+        )
+        app = create_app(self.services, config.http)
+        self.server = Server(app, host=settings.server.host, port=settings.server.port, settings=config.http)
 
-    Runs on the main thread, where signals arrive. Raises BundleError subclasses, AddressInUse or UsageError before
-    anything is served.
-    """
-    http = HttpSettings.listening_on(settings.host)
-    with Model.open(settings.folder, engine=settings.engine, state=settings.state) as model:
-        if settings.system is not None:
-            model.read_ahead(settings.system)
-        server = Server(create_app(model, http), host=settings.host, port=settings.port, settings=http)
+    def run(self, ready: Ready) -> None:
+        """Start the rooms in order, serve until `stop`, and stop them in reverse. Raises what went wrong meanwhile."""
+        with ExitStack() as rooms:
+            rooms.callback(self.server.close)
+            self.ledger.start()
+            rooms.callback(self.ledger.close)
+            self.shelf.start()
+            rooms.callback(self.shelf.close)
+            if not self._settings.models.lazy:
+                self.shelf.wake()
+            threading.Thread(target=self._greet, args=(ready,), name="edgekit-greet", daemon=True).start()
+            log.info("listening on %s", self.server.url)
+            self.server.serve()
+        if self._problem is not None:
+            raise self._problem
 
-        with _signals(server.close):
+    def stop(self) -> None:
+        """Take no more requests, and let running ones end. From any thread or signal handler, repeatedly."""
+        self.watch.stop()
+        self.server.close()
+
+    def _greet(self, ready: Ready) -> None:
+        """Wait for the active model, and say that the agent is ready. One that can serve nothing at all ends."""
+        try:
+            card = self._first_model()
+            ready(self.server.url, card)
+        except ShuttingDown:  # somebody was faster
+            return
+        except BaseException as problem:  # noqa: BLE001 - whatever it is, `run` raises it
+            self._problem = problem
+            self.stop()
+
+    def _first_model(self) -> Card | None:
+        if self._settings.models.lazy:
+            return next(iter(self.shelf.cards()), None)
+        try:
+            return self.shelf.preload()
+        except EdgekitError:
+            if self._alone:
+                raise
+            return next(iter(self.shelf.cards()), None)  # others may be whole; the log and /health tell
+
+    # --- SIGHUP -----------------------------------------------------------------------------------
+
+    def reload_beside(self, reread: Callable[[], Settings]) -> None:
+        """Reload on a thread of its own: a signal handler must not wait."""
+        threading.Thread(target=self.reload, args=(reread,), name="edgekit-reload", daemon=True).start()
+
+    def reload(self, reread: Callable[[], Settings]) -> None:
+        """Read everything again. What is wrong is logged, and the agent goes on as it was."""
+        with self._reloading:
             try:
-                ready(server.url, model)
-                if settings.huge_pages:
-                    pages.gather_beside()
-                server.serve()
-            finally:
-                server.close()
+                settings = reread()
+                config = config_of(settings, self._home)
+                found = found_at(config.store, named=settings.models.path is not None)
+                self.server.renew_certificate()
+            except EdgekitError as problem:
+                log.error("nothing was reloaded: %s", problem)  # noqa: TRY400 - the sentence is for people
+                return
+            self._take_over(settings, config, found)
+
+    def _take_over(self, settings: Settings, config: Config, found: Found) -> None:
+        if settings.server != self._settings.server:
+            log.warning("settings in [server] count after a restart only")
+        self.ledger.settings = config.ledger
+        self.shelf.reload(found, config.opening, config.shelf)
+        self._settings = settings
+        if not settings.models.lazy:
+            self.shelf.wake()
+        log.info("reloaded: %d models", len(found.entries))
+
+
+def found_at(store: Path, *, named: bool) -> Found:
+    """What is in the store. One that nobody `named` need not be there yet. Raises BundleError."""
+    if not named and not store.is_dir():
+        log.warning("there are no models: %s does not exist", store)
+        return Found(entries=())
+    return scan(store)
 
 
 @contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM and Ctrl-C call `stop` inside of the block. Main thread only: elsewhere Python allows no handlers."""
+def _signals(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+    """Signals call these inside of the block. Main thread only: elsewhere Python allows no handlers."""
 
     def handle(number: int, _: FrameType | None) -> None:
-        log.info("%s: stopping", signal.Signals(number).name)
-        stop()
+        log.info("%s", signal.Signals(number).name)
+        handlers[signal.Signals(number)]()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, handle) for number in handlers}
     try:
         yield
     finally:

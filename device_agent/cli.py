@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from device_agent.bench.cli import bench_command as bench_command  # noqa: PLC0414 - the verb's entry point names this module
+from device_agent.serve_cli import serve_command as serve_command  # noqa: PLC0414 - the same
 from edgekit.chat import Message
-from edgekit.cli import Size, print_json
+from edgekit.cli import print_json
 from edgekit.errors import RequestError, UsageError
 
 if TYPE_CHECKING:
-    from device_agent.engine.records import Generation, PrefillMode, Timings
+    from device_agent.engine.records import Generation, Timings
     from device_agent.model import Model
     from edgekit.manifest import Manifest
 
@@ -26,20 +27,6 @@ _MAX_ANSWER_TOKENS = click.option(  # a small model that repeats itself would go
 )
 _TEMPERATURE = click.option(
     "--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True, help="0 is greedy."
-)
-_PREFILL = click.option(
-    "--prefill",
-    type=click.Choice(("auto", "int4", "int8")),
-    default="auto",
-    show_default=True,
-    help="Weights that read prompts: as stored, unpacked to INT8 once, or what is measured to be faster.",
-)
-_DRAFT = click.option(
-    "--draft",
-    metavar="text|off|DIR",
-    default="text",
-    show_default=True,
-    help="Guess tokens, to verify several at once: from the text, and from a smaller bundle in DIR; or never.",
 )
 _SEED = click.option("--seed", type=int, help="The same seed gives the same text.")
 
@@ -77,7 +64,7 @@ def _facts(manifest: "Manifest") -> dict[str, str]:
     millions = arch.parameters / 1e6
     files = [f"{entry.size:>13,}  {entry.path}" for entry in manifest.files]
     if embedding is None:
-        at_2k = needs.weight_bytes + 2048 * needs.kv_bytes_per_token
+        at_2k = manifest.memory_bytes(tokens=2048)
         context, memory = f"{arch.context:,} tokens", f", about {at_2k / 1e6:,.0f} MB in use at 2,048 tokens"
         if manifest.cache != "float32":
             memory += f" ({manifest.cache} cache)"
@@ -280,73 +267,6 @@ def embed_command(folder: Path, texts: tuple[str, ...], threads: int | None, *, 
         return
     for vector in vectors:
         click.echo(" ".join(f"{value:.6f}" for value in vector))
-
-
-@click.command("serve", epilog="\b\nExample:\n  edgekit serve my-model --port 8080")
-@_FOLDER
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any free one.")
-@_THREADS
-@_PREFILL
-@_DRAFT
-@click.option("--slots", type=click.IntRange(1, 8), help="Requests that run together. Default: 4, if memory allows.")
-@click.option("--prefix-cache", type=Size(), help="Memory for texts that may go on. Default: a tenth, at most 1 GiB.")
-@click.option("--warm", type=click.Path(path_type=Path), help="A file with the system prompt that requests begin with.")
-@click.option("--idle-unload", type=click.FloatRange(min=0), metavar="SECONDS", help="Leave memory when idle so long.")
-@click.option("--duty", type=click.FloatRange(0.01, 1), default=1.0, show_default=True, help="Share of time to work.")
-@click.option("--huge-pages", is_flag=True, help="Move the weights into huge pages once ready (Linux; a few seconds).")
-@_JSON
-def serve_command(  # noqa: PLR0913, PLR0917 - each option of the command line is one
-    folder: Path,
-    host: str,
-    port: int,
-    threads: int | None,
-    prefill: "PrefillMode",
-    draft: str,
-    slots: int | None,
-    prefix_cache: int | None,
-    warm: Path | None,
-    idle_unload: float | None,
-    duty: float,
-    *,
-    huge_pages: bool,
-    as_json: bool,
-) -> None:
-    """Serve a bundle: an OpenAI-compatible API at /v1 and a chat page at /. SIGTERM or Ctrl-C ends it."""
-    state = _state()
-    from device_agent.app import AgentSettings, serve
-    from device_agent.engine.records import EngineSettings
-
-    engine = EngineSettings(
-        threads=threads,
-        prefill=prefill,
-        slots=slots,
-        prefix_bytes=prefix_cache,
-        idle_unload_s=idle_unload,
-        duty=duty,
-        guess=draft != "off",
-        draft=None if draft in ("text", "off") else Path(draft),
-    )
-    system = None if warm is None else _text_of(warm)
-
-    def ready(url: str, model: "Model") -> None:
-        if as_json:
-            print_json({"url": url, "model": model.manifest.name, "context": model.context_tokens})
-        else:
-            click.echo(f"{click.style('ready', fg='green', bold=True)}  {model.manifest.name} {model.manifest.version}")
-            click.echo(f"       page     {url}/")
-            click.echo(f"       OpenAI   {url}/v1")
-            click.echo("       Ctrl-C stops")
-
-    agent = AgentSettings(folder, host, port, engine, state=state, system=system, huge_pages=huge_pages)
-    serve(agent, ready)
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as text: {error}") from error
 
 
 def _print_table(rows: dict[str, str]) -> None:

@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
+from device_agent.adapters import Adapters
 from device_agent.checked import checked
 from device_agent.engine.answers import QueuedAnswer
 from device_agent.engine.embed import Embedder
@@ -43,8 +44,9 @@ from device_agent.engine.session import open_embedder
 from device_agent.engine.spelling import Spelling
 from device_agent.loader import Loader, read_tokenizer
 from device_agent.stamps import CHECKED_FOLDER
+from edgekit.adapter import AdapterManifest
 from edgekit.bundle import Bundle, open_bundle
-from edgekit.chat import Message, bundle_template
+from edgekit.chat import Message, Tool, bundle_template
 from edgekit.errors import InvalidRequest
 from edgekit.hardware import usable_cores
 from edgekit.manifest import Manifest
@@ -69,6 +71,7 @@ class Model:
         self._grammars = Grammars(tokenizer, vocab=vocab, eos=tokens.eos)
         language = Language(tokenizer, frozenset(tokens.eos), vocab, self._grammars.guide)
         self._loader = loader
+        self._adapters = Adapters(bundle)
         self._scheduler = Scheduler(rows, loader.open, language, settings, guess=loader.guesser(tokenizer))
         self._scheduler.start()
         loader.improve(rows, self._scheduler.between_steps)
@@ -81,16 +84,18 @@ class Model:
         threads: int | None = None,
         engine: EngineSettings | None = None,
         state: Path | None = None,
+        adapters: Sequence[Path] = (),
     ) -> Self:
         """Check every file's hash and load the model on `threads` threads (default: the physical cores).
 
-        `engine` says how requests share the machine; `threads` counts before its own. `state` is a folder of the
-        caller's for what makes the next start and long prompts faster (`edgekit.home.home()` is the agent's): there
-        the weights that read prompts are unpacked to, prompts that were read ahead are saved, and files that were
-        right and have not been touched since are not hashed again. Without it, nothing is written.
+        `adapters` are folders of LoRAs that requests may ask for (see `add_adapter`). `engine` says how requests share
+        the machine; `threads` counts before its own. `state` is a folder of the caller's for what makes the next start
+        and long prompts faster (`edgekit.home.home()` is the agent's): there the weights that read prompts are unpacked
+        to, prompts that were read ahead are saved, and files that were right and have not been touched since are not
+        hashed again. Without it, nothing is written.
 
-        Raises NotABundle, UnsupportedFormat, CorruptBundle or UnsafePath, and UsageError for settings out of range or
-        for a bundle that does not generate.
+        Raises NotABundle, UnsupportedFormat, CorruptBundle, UnsafePath or WrongBase (an adapter of another model), and
+        UsageError for settings out of range or for a bundle that does not generate.
         """
         engine = engine or EngineSettings()
         if threads is None:
@@ -98,7 +103,14 @@ class Model:
         settings = dataclasses.replace(engine, threads=threads)
         loader = Loader(open_bundle(Path(folder)), settings, state)
         tokenizer, rows = loader.first()
-        return cls(loader, rows, tokenizer, settings=settings)
+        model = cls(loader, rows, tokenizer, settings=settings)
+        try:
+            for adapter in adapters:
+                model.add_adapter(adapter)
+        except BaseException:
+            model.close()
+            raise
+        return model
 
     def read_ahead(self, system: str) -> None:
         """Have the system prompt `system` read before somebody asks with it, or take it from the state folder.
@@ -123,14 +135,18 @@ class Model:
         """Source of the chat template, None if the bundle has none."""
         return self._template
 
-    @property
-    def adapters(self) -> Sequence[str]:
-        """Names of the LoRA adapters that requests may ask for."""
-        return ()
+    def chat_prompt(
+        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), opening: str = ""
+    ) -> tuple[int, ...]:
+        """Ids of the rendered chat, and of `opening`: text with which the answer is made to begin.
 
-    def chat_prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Ids of the rendered chat. Raises TemplateError."""
-        return self._encoder.chat(messages)
+        Control tokens in `opening` are text, as they are in messages and tools. Raises TemplateError.
+        """
+        return self._encoder.chat(messages, tools, opening)
+
+    def rendered(self, messages: Sequence[Message], *, tools: Sequence[Tool] = ()) -> str:
+        """The rendered chat as text, for people. Raises TemplateError."""
+        return self._encoder.rendered(messages, tools)
 
     def text_prompt(self, text: str) -> tuple[int, ...]:
         """Ids of plain text; special tokens in it are read as text."""
@@ -152,9 +168,35 @@ class Model:
         """Queue a request; `on_piece` is called, on another thread, after each piece or error that can be read.
 
         A grammar is compiled before this returns. Raises ContextOverflow, InvalidRequest (also for a grammar that is
-        none), Overloaded or ShuttingDown.
+        none, or an unknown adapter), Overloaded or ShuttingDown.
         """
-        return self._scheduler.submit(generation, on_piece=on_piece)
+        lora = self._adapters.named(generation.adapter)
+        return self._scheduler.submit(generation, lora=lora, on_piece=on_piece)
+
+    @property
+    def adapters(self) -> Sequence[str]:
+        """Names of the LoRA adapters that requests may ask for."""
+        return [manifest.name for manifest in self._adapters.manifests()]
+
+    def adapter_manifests(self) -> Sequence[AdapterManifest]:
+        """What `adapter.json` says of each of them, in the order of `adapters`."""
+        return self._adapters.manifests()
+
+    def add_adapter(self, folder: str | Path) -> AdapterManifest:
+        """Let requests ask for the adapter in `folder` from now on; one of the same name is replaced.
+
+        The model need not be loaded again, and requests that run are not disturbed. Raises NotABundle,
+        UnsupportedFormat, CorruptBundle, UnsafePath, or WrongBase for an adapter of another model or a model that takes
+        none.
+        """
+        manifest, before = self._adapters.add(Path(folder))
+        if before is not None:
+            self._scheduler.forget_adapter(before)
+        return manifest
+
+    def remove_adapter(self, name: str) -> None:
+        """Let requests ask for it no more; those that have it end with it. Raises InvalidRequest for an unknown one."""
+        self._scheduler.forget_adapter(self._adapters.remove(name))
 
     def generate(
         self,

@@ -1,25 +1,28 @@
 """Messages to prompt text, by the model's own chat template.
 
-A template comes with a model and is untrusted: it runs in jinja2's ImmutableSandboxedEnvironment
-(no attribute tricks, no mutation), and its output is capped. The same code serves requests and
-evaluation, so both see the same prompt.
+A template comes with a model and is untrusted: it runs in a sandbox (no attribute tricks, no mutation) on a budget of
+time and memory (edgekit/sandbox), and its output is capped. The same code serves requests and evaluation, so both see
+the same prompt.
 """
 
-import datetime
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-import jinja2
-import jinja2.sandbox
 import msgspec
 
 from edgekit import contract
 from edgekit.bundle import Bundle
 from edgekit.errors import CorruptBundle, TemplateError
+from edgekit.sandbox.environment import MeteredEnvironment
 
 MAX_TEMPLATE_CHARS = 256 << 10
 MAX_PROMPT_CHARS = 32 << 20
+MAX_JSON_DEPTH = 64
+
+_TOOLS_IN_SYSTEM = re.compile(r"""message(?:\.tools\b|\[['"]tools['"]\])""")
+"""Phi's templates look for the tools' JSON in the system message."""
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,31 +61,24 @@ class ChatTemplate:
         self.source = source
         if len(source) > MAX_TEMPLATE_CHARS:
             raise CorruptBundle("chat_template.jinja", f"the template has more than {MAX_TEMPLATE_CHARS} characters")
-        # trim_blocks and lstrip_blocks are what template authors test against (transformers' documentation).
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.filters["tojson"] = _tojson
-        environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = _strftime_now
+        self._environment = MeteredEnvironment()
         try:
-            self._template = environment.from_string(source)
-        except (jinja2.TemplateError, RecursionError) as error:
-            raise CorruptBundle("chat_template.jinja", f"not a template: {error}") from error
+            self._template = self._environment.compiled(source)
+        except Exception as error:  # a program of someone else's: too deep for Python, a number of a million digits ...
+            raise CorruptBundle("chat_template.jinja", f"not a template: {error}"[:500]) from error
         self._tokens = {"bos_token": bos, "eos_token": eos}
+        self._tools_in_system = _TOOLS_IN_SYSTEM.search(source) is not None
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
         """Prompt text that ends where the assistant's answer begins.
 
-        Raises TemplateError if the template refuses the messages or fails in any way.
+        Raises TemplateError if the template refuses the messages, fails in any way, or takes more time or memory than
+        edgekit/sandbox/budget.py gives it.
         """
-        turns: list[Mapping[str, str]] = [{"role": m.role, "content": m.content} for m in messages]
         pieces: list[str] = []
         size = 0
         try:
-            for piece in self._template.generate(
-                messages=turns, add_generation_prompt=True, tools=None, **self._tokens
-            ):
+            for piece in self._pieces(messages, tools):
                 size += len(piece)
                 if size > MAX_PROMPT_CHARS:
                     raise TemplateError(f"it writes more than {MAX_PROMPT_CHARS} characters")
@@ -92,6 +88,70 @@ class ChatTemplate:
         except Exception as error:  # a template is a program of someone else's: anything may come out of it
             raise TemplateError(f"{type(error).__name__}: {error}"[:500]) from error
         return "".join(pieces)
+
+    def _pieces(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Iterator[str]:
+        turns = [_turn(message) for message in messages]
+        described = [_described(tool) for tool in tools]
+        if described and self._tools_in_system:
+            listed = json.dumps([tool["function"] for tool in described], ensure_ascii=False)
+            turns = [{**turn, "tools": listed} if turn["role"] == "system" else turn for turn in turns]
+        self._environment.start()
+        return self._template.generate(
+            messages=turns, add_generation_prompt=True, tools=described or None, documents=None, **self._tokens
+        )
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    """A message as templates read it (transformers' documentation of chat templates); what it has not, is not there."""
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {
+                "type": "function",
+                "id": call.id,
+                "function": {"name": call.name, "arguments": _arguments(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        turn["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        turn["name"] = message.name
+    return turn
+
+
+def _described(tool: Tool) -> dict[str, Any]:
+    parameters = parsed_object(tool.parameters)
+    if parameters is None:
+        raise TemplateError(f"the parameters of {tool.name[:100]} are not a JSON object")
+    function = {"name": tool.name, "description": tool.description, "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+def _arguments(text: str) -> dict[str, Any] | str:
+    """Arguments of an earlier call. A model, or a client, may have written what is no JSON: then it is a text."""
+    found = parsed_object(text)
+    return text if found is None else found
+
+
+def parsed_object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a text is, None if it is none, or more than MAX_JSON_DEPTH levels deep."""
+    try:
+        found = msgspec.json.decode(text.encode())
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return None
+    return found if isinstance(found, dict) and _is_shallow(found) else None
+
+
+def _is_shallow(value: object) -> bool:
+    """Whether recursion over a JSON value is safe; found without recursion."""
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        held = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [child for children in held for child in children]
+        if not level:
+            return True
+    return False
 
 
 def template_of(source: str, *, bos: int | None, eos: int, token: Callable[[int], str | None]) -> ChatTemplate:
@@ -109,18 +169,3 @@ def bundle_template(bundle: Bundle, token: Callable[[int], str | None]) -> ChatT
         return template_of(source.decode(), bos=tokens.bos, eos=tokens.eos[0], token=token)
     except UnicodeDecodeError as error:
         raise CorruptBundle(str(bundle.folder), f"{contract.CHAT_TEMPLATE_FILE}: {error}") from error
-
-
-def _raise(message: object) -> NoReturn:
-    """What templates call to refuse, for instance two user turns in a row."""
-    raise jinja2.TemplateError(str(message))
-
-
-def _tojson(value: object, indent: int | None = None) -> str:
-    """JSON as models were trained on it: jinja2's own filter escapes HTML."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _strftime_now(form: str) -> str:
-    """Some templates print today's date."""
-    return datetime.datetime.now().astimezone().strftime(form)  # noqa: TID251 - the template asks, here is no caller

@@ -8,7 +8,6 @@ side still lists and explains every verb.
 import importlib.metadata
 import json
 import logging
-import re
 import sys
 from typing import Any, NoReturn
 
@@ -16,6 +15,7 @@ import click
 
 from edgekit import __version__
 from edgekit.errors import EdgekitError, MissingExtra
+from edgekit.settings import parse_size
 
 EXTRA_OF = {"export": "export", "families": "export", "eval": "export"}
 """Which extra brings what a verb imports; verbs that are not listed need only the base install."""
@@ -24,7 +24,7 @@ EXIT_CODES = """
 \b
 Exit codes:
   0 done    1 failed    2 wrong usage    3 a part is not installed    4 a task file is wrong
-  10-18 the source model    20-26 the export    30-34 the bundle
+  10-18 the source model    20-26 the export    30-35 the bundle
   40-49 the request         50-54 the agent     130 Ctrl-C
 """
 
@@ -133,9 +133,6 @@ def _fail(error: EdgekitError, *, as_json: bool) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-
-
 class Size(click.ParamType[int]):
     """A number of bytes: 91700000, 91.7MB, 1.5G."""
 
@@ -143,7 +140,7 @@ class Size(click.ParamType[int]):
 
     def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """As click calls it."""
-        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMG]?)B?", str(value), re.IGNORECASE)
-        if match is None:
+        found = parse_size(str(value))
+        if found is None:
             self.fail(f"{value!r} is not a size such as 92MB or 1.5GB", param, ctx)
-        return int(float(match[1]) * _UNITS[match[2].upper()])
+        return found

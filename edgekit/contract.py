@@ -32,6 +32,12 @@ An encoder (`task: embed`) has neither cache nor logits; rows are right-padded:
 Beside a decoder of ours may stand its twin for reading prompts, `prefill.onnx`: the same inputs without
 `logits_to_keep`, and only `present` as outputs. Its weights, `prefill.onnx.data`, are derived on each device from
 `model.onnx.data` (edgekit.twin) and are no part of a bundle.
+
+A third graph, `model-adapters.onnx`, is the decoder over the same `model.onnx.data` with a LoRA branch beside every
+linear of its layers (edgekit.adapter says which there are). Two more inputs for each have a default, of rank 0:
+
+    {linear}.lora_A                float32  [inputs, rank]
+    {linear}.lora_B                float32  [rank, outputs]; what is added is x A B
 """
 
 from collections.abc import Callable, Mapping
@@ -49,7 +55,10 @@ MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
 PREFILL_FILE = "prefill.onnx"
 PREFILL_DATA = "prefill.onnx.data"
+ADAPTERS_FILE = "model-adapters.onnx"
 MANIFEST_FILE = "bundle.json"
+ADAPTER_MANIFEST_FILE = "adapter.json"
+ADAPTER_WEIGHTS_FILE = "adapter.onnx_adapter"
 GENAI_FILE = "genai_config.json"
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -73,3 +82,8 @@ def past_name(layer: int | str, half: Half) -> str:
 def present_name(layer: int | str, half: Half) -> str:
     """Output that is bound to the same buffer as `past_name`."""
     return f"present.{layer}.{half}"
+
+
+def lora_names(linear: str) -> tuple[str, str]:
+    """Inputs of a linear's LoRA branch: its A and its B."""
+    return f"{linear}.lora_A", f"{linear}.lora_B"

@@ -24,7 +24,8 @@
     |   |-- NotABundle              exit 31
     |   |-- UnsupportedFormat       exit 32
     |   |-- CorruptBundle           exit 33
-    |   `-- UnsafePath              exit 34
+    |   |-- UnsafePath              exit 34
+    |   `-- WrongBase               exit 35
     |-- RequestError                exit 40   400   one request is wrong; the server keeps serving
     |   |-- InvalidRequest          exit 41   400
     |   |-- ContextOverflow         exit 42   400
@@ -280,6 +281,14 @@ class UnsafePath(BundleError):
 
     exit_code = 34
     hint = "Do not use this bundle: its files were made by someone else's tool, or tampered with."
+
+
+@dataclass(eq=False)
+class WrongBase(BundleError):
+    """The adapter {path} does not belong to this model: {problem}"""
+
+    exit_code = 35
+    hint = "Use it beside the bundle that it was made for, or make it again: edgekit adapter export PEFT --base BUNDLE"
 
 
 # --- requests -------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -53,6 +54,55 @@ def write_durably(path: Path, data: bytes | Sequence[Buffer], *, mode: int = 0o6
             temporary.unlink()
         raise
     fsync_folder(path.parent)
+
+
+def create_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a file that is not there yet: whole, durable, and from the beginning readable to whom `mode` says only.
+
+    Raises FileExistsError if somebody was faster; theirs is then whole too.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(mode)
+        _take_free_name(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    fsync_folder(path.parent)
+
+
+def _take_free_name(temporary: Path, path: Path) -> None:
+    """A second name, since a link never replaces what is there; where a disk has no links (FAT), a look must do."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Only one process at a time is inside of the block, of those that name the same lock file. It stays behind, empty.
+
+    Windows has no such lock in the standard library; there the last of two writers wins, with a whole file.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)  # given back when the file is closed, also by a crash
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

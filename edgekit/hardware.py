@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -72,3 +73,99 @@ def peak_rss_bytes() -> int:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return int(peak) * (1 if os.uname().sysname == "Darwin" else 1024)
     return 0
+
+
+def instruction_sets_in(cpuinfo: str) -> frozenset[str]:
+    """Names of instruction sets as Linux's /proc/cpuinfo lists them: `flags` on x86, `Features` on ARM."""
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def instruction_sets() -> frozenset[str]:
+    """Those of this processor; empty where the system does not tell."""
+    return instruction_sets_in(_read("/proc/cpuinfo"))
+
+
+def cgroup_left_in(limit: str, used: str) -> int | None:
+    """Bytes that a cgroup v2 (`memory.max`, `memory.current`) leaves to its processes; None for no limit."""
+    if not limit.strip().isdigit() or not used.strip().isdigit():
+        return None
+    return max(0, int(limit) - int(used))
+
+
+_THROTTLED_NOW = 0b1111
+"""Of get_throttled: under-voltage, frequency capped, throttled, soft temperature limit (Raspberry Pi documentation)."""
+
+_CPU_ZONES = ("cpu", "x86_pkg_temp", "soc", "package", "coretemp", "k10temp", "zenpower", "tctl", "tdie")
+_USUAL_C = (-40.0, 150.0)
+
+
+def throttled_in(flags: str) -> bool | None:
+    """Whether a Raspberry Pi is slowed down at this moment, by its firmware's word ("50005"); None for no word.
+
+    The upper bits tell what happened since it was started, and do not count.
+    """
+    try:
+        return bool(int(flags.strip().removeprefix("throttled="), 16) & _THROTTLED_NOW)
+    except ValueError:
+        return None
+
+
+def capped_in(allowed: str, most: str) -> bool | None:
+    """Whether cpufreq's `scaling_max_freq` was lowered below the processor's `cpuinfo_max_freq`; None: no word."""
+    if not allowed.strip().isdigit() or not most.strip().isdigit():
+        return None
+    return int(allowed) < int(most)
+
+
+def processor_temperature_in(readings: Iterable[tuple[str, str]]) -> float | None:
+    """Degrees Celsius of the processor, of sensors' (name, thousandths of a degree) as Linux writes them.
+
+    The hottest of those that the processor's name is on; of all, where it is on none; None without any.
+    """
+    found: list[tuple[bool, float]] = []
+    for name, text in readings:
+        if text.strip().removeprefix("-").isdigit():
+            degrees = int(text) / 1000
+            if _USUAL_C[0] <= degrees <= _USUAL_C[1]:  # a sensor that is not there reads as nonsense
+                found.append((any(part in name.strip().lower() for part in _CPU_ZONES), degrees))
+    return max(found)[1] if found else None
+
+
+def temperature_c() -> float | None:
+    """The processor's temperature as the kernel knows it: thermal zones first, then hardware monitors."""
+    zones = [(_read(f"{zone}/type"), _read(f"{zone}/temp")) for zone in _folders("/sys/class/thermal", "thermal_zone*")]
+    if (degrees := processor_temperature_in(zones)) is not None:
+        return degrees
+    monitors = [
+        (_read(f"{monitor}/name"), _read(str(sensor)))
+        for monitor in _folders("/sys/class/hwmon", "hwmon*")
+        for sensor in _folders(str(monitor), "temp*_input")
+    ]
+    return processor_temperature_in(monitors)
+
+
+def throttled() -> bool | None:
+    """Whether the processor may not run as fast as it could; None where nobody says."""
+    firmware = throttled_in(_read("/sys/devices/platform/soc/soc:firmware/get_throttled"))
+    if firmware is not None:
+        return firmware
+    policies = _folders("/sys/devices/system/cpu/cpufreq", "policy*")
+    words = [capped_in(_read(f"{each}/scaling_max_freq"), _read(f"{each}/cpuinfo_max_freq")) for each in policies]
+    known = [word for word in words if word is not None]
+    return any(known) if known else None
+
+
+def memory_left_bytes() -> int | None:
+    """What the container's limit leaves; None without a limit."""
+    return cgroup_left_in(_read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current"))
+
+
+def _folders(folder: str, pattern: str) -> list[Path]:
+    try:
+        return sorted(Path(folder).glob(pattern))
+    except OSError:
+        return []

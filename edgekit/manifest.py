@@ -145,6 +145,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Size of all listed files."""
         return sum(entry.size for entry in self.files)
 
+    @property
+    def context_tokens(self) -> int:
+        """The longest text, an answer included, that the model can take."""
+        return self.arch.context if self.embedding is None else self.embedding.max_tokens
+
+    def memory_bytes(self, *, tokens: int) -> int:
+        """Memory for the weights, and for keys and values of so many tokens."""
+        return self.requires.weight_bytes + tokens * self.requires.kv_bytes_per_token
+
     def to_bytes(self) -> bytes:
         """The same bytes for the same facts: sorted files, two-space indent, final newline."""
         ordered = msgspec.structs.replace(self, files=tuple(sorted(self.files, key=lambda entry: entry.path)))

@@ -16,7 +16,7 @@ from export import checkpoints, pack, speed, verify
 from export.checkpoints import TextFiles
 from export.families import arch_of
 from export.families.weights import CheckpointWeights, Weights
-from export.graph import decoder, prefill
+from export.graph import adapted, decoder, prefill
 from export.optimum import route
 from export.prompts import prompts_for
 from export.quantize import plan as planning
@@ -120,6 +120,8 @@ def _write_graph(
         decoder.save(folder, arch, made.plan, weights, made.quantise, written, made.scales)
         if prefill.possible(made.plan):
             prefill.save(folder, folder / contract.PREFILL_FILE, arch, made.plan)
+        if not recipe.rotate:
+            adapted.save(folder, arch)
     return made
 
 

@@ -62,8 +62,7 @@ class Segments:
         model = onnx.shape_inference.infer_shapes(model)
         _declare_streams(model, self._arch)
         if self._exact:
-            _keep_activations(model)
-            _keep_cache(model)
+            make_exact(model)
         self._cache_type = _cache_type(model)
         extractor = Extractor(model)
         for start, stop in self._spans:
@@ -145,6 +144,12 @@ def _declare_streams(model: onnx.ModelProto, arch: ModelArch) -> None:
                 shape = ("batch", "sequence", arch.hidden)
                 info = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
                 model.graph.value_info.append(info)
+
+
+def make_exact(model: onnx.ModelProto) -> None:
+    """Keep activations and cache in float instead of rounding them to INT8."""
+    _keep_activations(model)
+    _keep_cache(model)
 
 
 def _keep_activations(model: onnx.ModelProto) -> None:

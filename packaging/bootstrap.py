@@ -74,15 +74,17 @@ def _demo(options: argparse.Namespace, screen: Screen) -> int:
 
 
 def _test(options: argparse.Namespace, screen: Screen) -> int:
-    """Both environments, a browser, then every check."""
+    """The environments, a browser, then every check."""
     names = tuple(options.only or checks.NAMES)
     if options.pytest:
         names = ("tests",)
     python = prepare(ROOT / ".venv", [*_full_installs(), *_light_installs()], screen)
     device = prepare(ROOT / ".venv-device", _device_installs(), screen) if "device" in names else python
+    clients = prepare(ROOT / ".venv-clients", _client_installs(), screen) if "clients" in names else python
     if "tests" in names:
         chromium.ensure(screen)
-    return checks.run(checks.select(names, python=python, device=device, pytest_arguments=options.pytest))
+    pythons = checks.Pythons(python, device, clients)
+    return checks.run(checks.select(names, pythons, pytest_arguments=options.pytest))
 
 
 def _light_installs() -> list[Install]:
@@ -111,6 +113,11 @@ def _device_installs() -> list[Install]:
     wanted = ("pytest>", "pytest-randomly>", "hypothesis>")
     tools = [line for line in project_table()["project"]["optional-dependencies"]["dev"] if line.startswith(wanted)]
     return [Install("edgekit", ("--editable", str(ROOT))), Install("test tools", tuple(tools))]
+
+
+def _client_installs() -> list[Install]:
+    """Client libraries as their users have them: in an environment of their own, since some hold others back."""
+    return [Install("client libraries", tuple(project_table()["project"]["optional-dependencies"]["clients"]))]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from environment import ROOT
 
-NAMES = ("style", "format", "types", "device", "package", "tests")
+NAMES = ("style", "format", "types", "device", "package", "clients", "tests")
 REPORTS = ROOT / ".cache" / "checks"
 
 
@@ -34,8 +34,18 @@ class Result:
     skipped: int = 0
 
 
-def select(names: Sequence[str], *, python: Path, device: Path, pytest_arguments: Sequence[str] = ()) -> list[Check]:
-    """The named checks in their order. `device` is the Python that has the device's install only."""
+@dataclass(frozen=True)
+class Pythons:
+    """Interpreters: with everything, with the device's install only, and with the client libraries and no edgekit."""
+
+    full: Path
+    device: Path
+    clients: Path
+
+
+def select(names: Sequence[str], pythons: Pythons, *, pytest_arguments: Sequence[str] = ()) -> list[Check]:
+    """The named checks in their order."""
+    python = pythons.full
 
     def pytest(name: str, interpreter: Path, *arguments: str) -> Check:
         report = REPORTS / f"{name}.xml"
@@ -45,8 +55,10 @@ def select(names: Sequence[str], *, python: Path, device: Path, pytest_arguments
         Check("style", (str(python), "-m", "ruff", "check", ".")),
         Check("format", (str(python), "-m", "ruff", "format", "--check", ".")),
         Check("types", (str(python), "-m", "mypy")),
-        pytest("device", device, "--device-only", "-p", "no:cacheprovider"),
+        pytest("device", pythons.device, "--device-only", "-p", "no:cacheprovider"),
         Check("package", (str(python), str(ROOT / "packaging" / "wheel_contents.py"))),
+        # Warnings of other people's libraries about each other are not errors of ours.
+        pytest("clients", pythons.clients, "-Wdefault", "-ofilterwarnings=", "--clients", str(python), "tests/clients"),
         pytest("tests", python, *pytest_arguments),
     )
     return [check for check in table if check.name in names]

@@ -33,7 +33,15 @@ def _agent_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+CLIENT_TESTS = ROOT / "tests" / "clients"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--clients",
+        metavar="PYTHON",
+        help="only the tests of client libraries; the agent runs on this Python",
+    )
     parser.addoption(
         "--device-only",
         action="store_true",
@@ -42,7 +50,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With `--device-only`, leave out files of the build side, and those that import more than a device has."""
+    """Tests of client libraries run alone, since only their environment has the libraries.
+
+    With `--device-only`, leave out files of the build side, and those that import more than a device has.
+    """
+    if (CLIENT_TESTS in (collection_path, *collection_path.parents)) and not config.getoption("clients"):
+        return True
     if not config.getoption("device_only"):
         return None
     if collection_path.is_dir():  # its conftest.py would be imported even if none of its tests were taken

@@ -26,12 +26,23 @@ EXCEPTIONS = {
     "edgekit/console.py": {"click"},
     "export/cli.py": {"click"},
     "export/eval_cli.py": {"click"},
+    "export/adapter_cli.py": {"click"},
     "export/optimum/original.py": {"torch", "transformers", "optimum"},
 }
 NEVER_ON_A_DEVICE = {"torch", "transformers", "optimum", "onnx", "safetensors", "gguf", "export"}
 MAX_LINES = 500
 SOURCE_SUFFIXES = {".py", ".js", ".css", ".html", ".toml", ".sh"}
-SKIPPED_FOLDERS = {".git", ".venv", ".venv-device", ".cache", "build", "dist", "__pycache__", "edgekit.egg-info"}
+SKIPPED_FOLDERS = {
+    ".git",
+    ".venv",
+    ".venv-device",
+    ".venv-clients",
+    ".cache",
+    "build",
+    "dist",
+    "__pycache__",
+    "edgekit.egg-info",
+}
 
 
 def _tree() -> list[Path]:

@@ -12,6 +12,7 @@ import click
 import pytest
 
 from device_agent import Model
+from device_agent.http.schema.table import table
 from edgekit import contract
 from edgekit.cli import EXIT_CODES
 from tests.imports import ROOT
@@ -102,6 +103,12 @@ def test_the_in_process_example_uses_what_exists() -> None:
     used = set(re.findall(r"\b[Mm]odel\.(\w+)\(", example))
     assert used
     assert not [name for name in used if not hasattr(Model, name)]
+
+
+def test_the_table_of_parameters_is_made_of_the_forms() -> None:
+    """When it is not: put what `table` returns between the marks."""
+    told = README.split("<!-- parameters", 1)[1].split("-->\n", 1)[1].split("<!-- end of parameters -->")[0]
+    assert told == table()
 
 
 def test_the_curl_example_sends_json() -> None:

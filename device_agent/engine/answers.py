@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from device_agent.engine.guide import Guide
 from device_agent.engine.records import Generation, Piece, Timings
-from device_agent.engine.rows import Snapshot
+from device_agent.engine.rows import Lora, Snapshot
 from device_agent.engine.sampling import Sampler
 from edgekit.errors import EdgekitError
 
@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 class Job:
     """What to do, where the pieces go, whether they are still wanted.
 
-    With a `guide` the answer follows a grammar. `on_piece` is called after each thing that was put into the outbox.
-    With `prepared` nothing is written: the prompt is read, and the future gets its keys and values.
+    `lora` is the adapter that `generation` names, in memory. With a `guide` the answer follows a grammar. `on_piece` is
+    called after each thing that was put into the outbox. With `prepared` nothing is written: the prompt is read, and
+    the future gets its keys and values.
     """
 
     generation: Generation
@@ -33,6 +34,7 @@ class Job:
     outbox: "queue.SimpleQueue[Piece | EdgekitError]" = field(default_factory=queue.SimpleQueue)
     cancelled: threading.Event = field(default_factory=threading.Event)
     prepared: "Future[Snapshot] | None" = None
+    lora: Lora | None = None
     guide: Guide | None = None
     on_piece: Callable[[], None] | None = None
 

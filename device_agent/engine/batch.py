@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from device_agent.engine.answers import Job
 from device_agent.engine.costs import Costs
 from device_agent.engine.prefixes import Entry, Prefixes, common
-from device_agent.engine.rows import Floats, Rows, Snapshot
+from device_agent.engine.rows import Floats, Lora, Rows, Snapshot
 from device_agent.engine.seats import FEWEST_TOKENS, Seats
 from device_agent.engine.sequence import Guesser, Language, Run
 from device_agent.engine.turns import Decode, Pace, Read, Reader, next_turn
@@ -114,6 +114,12 @@ class Batch:
         if self._prefixes.make_room(snapshot.nbytes, limit_bytes=self.room.prefix_bytes):
             self._prefixes.put(Entry(tuple(ids), snapshot, pinned=True))
 
+    def forget_adapter(self, lora: Lora) -> None:
+        """Let go of texts of ended requests that were computed with it."""
+        self._prefixes.forget(lora)
+        if self._model:
+            self._seats.forget(lora)
+
     def shrink(self) -> None:
         """Give back memory that no cached token needs."""
         if self._model:
@@ -150,10 +156,12 @@ class Batch:
         if isinstance(turn, Read):
             with self._guarded(turn.row) as run:
                 self._read(turn.row, run, turn.count)
-        elif isinstance(turn, Decode) and len(turn.rows) > 1:
-            self._write_together(turn.rows)
         elif isinstance(turn, Decode):
-            self._write(turn.rows[0])
+            for rows in self._by_adapter(turn.rows):
+                if len(rows) > 1:
+                    self._write_together(rows)
+                else:
+                    self._write(rows[0])
 
     # --- what comes next ------------------------------------------------------------------------
 
@@ -177,7 +185,8 @@ class Batch:
         if run.job.prepared is not None or run.wants_prompt or not self.room.prefix_bytes:
             return
         most = len(run.ids) - 1
-        found = [(min(common(other.ids, run.ids), most), other) for other in self._reading() if other is not run]
+        others = [other for other in self._reading() if other is not run and other.job.lora is run.job.lora]
+        found = [(min(common(other.ids, run.ids), most), other) for other in others]
         planned, leader = max(found, key=lambda pair: pair[0], default=(0, run))
         if planned >= run.read + FEWEST_TOKENS:
             self._leaders[row] = leader, planned
@@ -217,6 +226,13 @@ class Batch:
             with contextlib.suppress(InvalidStateError):  # whoever asked may have cancelled it
                 run.job.prepared.set_result(snapshot)
             run.finished = True
+
+    def _by_adapter(self, rows: Sequence[int]) -> list[list[int]]:
+        """Rows that can share a step of the model: those with the same adapter."""
+        found: dict[Lora | None, list[int]] = {}
+        for row in rows:
+            found.setdefault(self._runs[row].job.lora, []).append(row)
+        return list(found.values())
 
     def _write_together(self, rows: Sequence[int]) -> None:
         began = self._clock()
@@ -275,7 +291,7 @@ class Batch:
             self._seats.leave(row, keep=not failed)
 
     def _sit(self, run: Run) -> int:
-        row = self._seats.take(run.ids, fresh=run.wants_prompt)
+        row = self._seats.take(run.ids, run.job.lora, fresh=run.wants_prompt)
         run.read = self._rows.length(row)
         self._runs[row] = run
         return row

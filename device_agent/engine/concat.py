@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from device_agent.engine.cache import check_snapshot
-from device_agent.engine.rows import Floats, Snapshot
+from device_agent.engine.rows import Floats, Lora, Snapshot
 from device_agent.engine.shared import check_ids
 from edgekit import contract
 from edgekit.arch import ModelArch
 from edgekit.contract import CACHE_VALUE_BYTES
+from edgekit.errors import WrongBase
 
 Ids = npt.NDArray[np.int64]
 Array = npt.NDArray[np.generic]
@@ -61,6 +62,11 @@ class ConcatRows:
         if row:
             raise ValueError(f"there is one row, 0, and {row} is none")
         return self._length
+
+    def adapt(self, row: int, lora: Lora | None) -> None:
+        """As `rows.Rows`: such graphs take no adapters."""
+        if lora is not None:
+            raise WrongBase(lora.name, "graphs of other exporters take no adapters")
 
     def read(self, row: int, ids: Sequence[int], *, keep: int = 1) -> Floats:
         """As `rows.Rows`."""

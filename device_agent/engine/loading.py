@@ -58,6 +58,7 @@ ENTRIES: Mapping[str, str] = {
 
 def let_go_of_weights(graph: Path) -> None:
     """After loading: forget the pages of the weights' file that packing has read and nothing reads again."""
-    freed = pages.let_go(graph.with_name(f"{graph.name}.data"))
+    name = contract.DATA_FILE if graph.name == contract.ADAPTERS_FILE else f"{graph.name}.data"
+    freed = pages.let_go(graph.with_name(name))
     if freed:
         log.debug("%s: %d bytes of its file let go", contract.DATA_FILE, freed)

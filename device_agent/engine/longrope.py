@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from device_agent.engine.prompt_graph import PromptGraph
-from device_agent.engine.rows import Floats, Rows, Snapshot
+from device_agent.engine.rows import Floats, Lora, Rows, Snapshot
 
 CHUNK_TOKENS = 256
 """Tokens read again at once: attention's memory grows with them."""
@@ -61,6 +61,11 @@ class LongropeRows:
         if row:
             raise ValueError(f"there is one row, 0, and {row} is none")
         return self._rows.length(0)
+
+    def adapt(self, row: int, lora: Lora | None) -> None:
+        """As `rows.Rows`; what is read again, because a text became a long one, is read with it."""
+        self.length(row)
+        self._rows.adapt(0, lora)
 
     def read(self, row: int, ids: Sequence[int], *, keep: int = 1) -> Floats:
         """As `rows.Rows`; but if what is cached must be read again and cannot be, the row is empty afterwards."""

@@ -2,21 +2,26 @@
 
 A chat template writes control tokens such as <|im_start|>; so might a user's message. In the rendered
 prompt both look alike, and a tokenizer would let the user open a system turn. Here control tokens
-are only looked for outside of the messages: those inside are encoded as the plain text that they are.
-So are those that would come about where a message meets its neighbours.
+are only looked for outside of the messages and tools: those inside, names and JSON included, are encoded
+as the plain text that they are. So are those that would come about where a message meets its neighbours.
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import msgspec
 import tokenizers
 
-from edgekit.chat import ChatTemplate, Message
+from edgekit.chat import ChatTemplate, Message, Tool, parsed_object
 from edgekit.errors import InvalidRequest
 
 _MARKS = tuple(chr(0xF0000 + i) for i in range(64))
 """Private characters (Unicode plane 15): one that no message contains is put inside control tokens to hide them."""
+
+_SPELLINGS = {mark: (mark, json.dumps(mark)[1:-1], repr(mark)[1:-1]) for mark in _MARKS}
+"""A mark as it is, in JSON of ASCII characters only, and in what Python prints of a container."""
 
 
 class PromptEncoder:
@@ -46,21 +51,37 @@ class PromptEncoder:
         first = [] if self._bos is None else [self._bos]
         return (*first, *self._encode(text))
 
-    def chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Ids of a rendered chat; without a template, of the messages one after the other.
+    def chat(self, messages: Sequence[Message], tools: Sequence[Tool] = (), opening: str = "") -> tuple[int, ...]:
+        """Ids of a rendered chat, and of `opening`, with which the answer begins: text, as a message's is.
+
+        Without a template, of the messages one after the other; tools are then not described. Raises TemplateError if
+        the template refuses the messages.
+        """
+        if self._template is None:
+            return self.text(self.rendered(messages) + opening)
+        if not self._controls:
+            return tuple(self._encode(self._template.render(messages, tools) + opening))
+        mark = _unused(_texts(messages, tools, opening))
+        if mark is None:  # messages with all of them: give up some rare characters, not safety
+            messages = [_changed(message, _without_marks) for message in messages]
+            tools = [_changed_tool(tool, _without_marks) for tool in tools]
+            opening, mark = _without_marks(opening), _MARKS[0]
+
+        def hide(text: str) -> str:
+            return self._hide(text, mark)
+
+        hidden = [_changed(message, hide) for message in messages]
+        rendered = self._template.render(hidden, [_changed_tool(tool, hide) for tool in tools])
+        return tuple(self._encode_rendered(rendered + hide(opening), mark))
+
+    def rendered(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
+        """The chat as text, for people: here a control token of the template looks like one in a message.
 
         Raises TemplateError if the template refuses the messages.
         """
         if self._template is None:
-            return self.text("\n".join(message.content for message in messages) + "\n")
-        if not self._controls:
-            return tuple(self._encode(self._template.render(messages)))
-        given = "".join(message.role + message.content for message in messages)
-        mark = next((mark for mark in _MARKS if mark not in given), None)
-        if mark is None:  # a message with all of them: give up some rare characters, not safety
-            messages, mark = [_without_marks(message) for message in messages], _MARKS[0]
-        hidden = [Message(role=self._hide(m.role, mark), content=self._hide(m.content, mark)) for m in messages]
-        return tuple(self._encode_rendered(self._template.render(hidden), mark))
+            return "\n".join(message.content for message in messages) + "\n"
+        return self._template.render(messages, tools)
 
     def _hide(self, content: str, mark: str) -> str:
         """`content` with a mark inside of every control token, and beside what could be a part of one at its ends."""
@@ -76,6 +97,8 @@ class PromptEncoder:
 
         Some tokens swallow the spaces on their left or right (`lstrip` and `rstrip` of tokenizer.json).
         """
+        for spelling in _SPELLINGS[mark][1:]:
+            rendered = rendered.replace(spelling, mark)
         ids: list[int] = []
         at, swallows = 0, False
         for match in self._pattern.finditer(rendered):
@@ -119,6 +142,71 @@ def _for_later_text(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     return made
 
 
-def _without_marks(message: Message) -> Message:
-    nothing = dict.fromkeys(map(ord, _MARKS))
-    return Message(role=message.role.translate(nothing), content=message.content.translate(nothing))
+# --- the texts of messages and tools ---------------------------------------------------------
+
+
+def _unused(texts: Sequence[str]) -> str | None:
+    """A mark that no text contains, in any way in which a template may write it."""
+    return next(
+        (mark for mark in _MARKS if not any(spelling in text for spelling in _SPELLINGS[mark] for text in texts)), None
+    )
+
+
+def _texts(messages: Sequence[Message], tools: Sequence[Tool], opening: str) -> list[str]:
+    """Every text that comes from outside."""
+    found = [opening]
+
+    def note(text: str) -> str:
+        found.append(text)
+        return text
+
+    for message in messages:
+        _changed(message, note)
+    for tool in tools:
+        _changed_tool(tool, note)
+    return found
+
+
+def _changed(message: Message, change: Callable[[str], str]) -> Message:
+    """A message with every text in it changed."""
+    return Message(
+        role=change(message.role),
+        content=change(message.content),
+        tool_calls=tuple(
+            msgspec.structs.replace(
+                call, id=change(call.id), name=change(call.name), arguments=_changed_json(call.arguments, change)
+            )
+            for call in message.tool_calls
+        ),
+        tool_call_id=None if message.tool_call_id is None else change(message.tool_call_id),
+        name=None if message.name is None else change(message.name),
+    )
+
+
+def _changed_tool(tool: Tool, change: Callable[[str], str]) -> Tool:
+    return Tool(
+        name=change(tool.name),
+        description=change(tool.description),
+        parameters=_changed_json(tool.parameters, change),
+    )
+
+
+def _changed_json(text: str, change: Callable[[str], str]) -> str:
+    """A JSON object with every string in it changed, keys too; a text that is none, as a whole."""
+    found = parsed_object(text)
+    return change(text) if found is None else json.dumps(_changed_value(found, change), ensure_ascii=False)
+
+
+def _changed_value(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(key): _changed_value(one, change) for key, one in value.items()}
+    return [_changed_value(one, change) for one in value] if isinstance(value, list) else value
+
+
+def _without_marks(text: str) -> str:
+    for mark in _MARKS:
+        for spelling in _SPELLINGS[mark]:
+            text = text.replace(spelling, "")
+    return text

@@ -29,6 +29,17 @@ class Snapshot:
         return sum(array.nbytes for array in self.arrays)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Lora:
+    """An adapter in memory: what each input of the graph's LoRA branches is, by the input's name.
+
+    One of the same name that is loaded again is another one: nothing that was computed with either fits the other.
+    """
+
+    name: str
+    tensors: Mapping[str, Floats]
+
+
 class Rows(Protocol):
     """A model with rows 0 to `most_rows` - 1, all empty at first. One thread uses it at a time."""
 
@@ -47,6 +58,12 @@ class Rows(Protocol):
     def length(self, row: int) -> int:
         """Tokens cached in a row."""
 
+    def adapt(self, row: int, lora: Lora | None) -> None:
+        """Compute what is read into a row from now on with this adapter; None: with the model as it is, as at first.
+
+        What the row holds already stays as it is. Raises BundleError for a model that takes no adapters.
+        """
+
     def read(self, row: int, ids: Sequence[int], *, keep: int = 1) -> Floats:
         """Append `ids` (at least one) to a row.
 
@@ -58,7 +75,7 @@ class Rows(Protocol):
     def decode(self, ids: Mapping[int, int]) -> Floats:
         """Append one token to each of the rows that are keys of `ids`: logits [len(ids), vocab], in their order.
 
-        Valid until the next call. Raises as `read` does.
+        Valid until the next call. Raises as `read` does, and ValueError for rows with different adapters.
         """
 
     def truncate(self, row: int, length: int) -> None:

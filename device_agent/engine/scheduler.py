@@ -20,7 +20,7 @@ from device_agent.engine.batch import Batch, Room
 from device_agent.engine.budget import prefix_bytes_for, slots_for
 from device_agent.engine.guide import Guide
 from device_agent.engine.records import MOST_TOP_LOGPROBS, EngineSettings, EngineState, Generation, Grammar
-from device_agent.engine.rows import Rows, Snapshot
+from device_agent.engine.rows import Lora, Rows, Snapshot
 from device_agent.engine.sampling import make_sampler
 from device_agent.engine.sequence import Guesser, Language, room_for
 from device_agent.engine.text import StopStrings
@@ -99,15 +99,19 @@ class Scheduler:
         """Requests that wait for their turn, running ones not counted."""
         return len(self._waiting)
 
-    def submit(self, generation: Generation, *, on_piece: Callable[[], None] | None = None) -> QueuedAnswer:
+    def submit(
+        self, generation: Generation, *, lora: Lora | None = None, on_piece: Callable[[], None] | None = None
+    ) -> QueuedAnswer:
         """Queue a request. Nothing of it is computed yet, but all of it is checked, and its grammar is compiled.
+
+        `lora` is its adapter.
 
         `on_piece` is called after each piece or error that can be read, on the thread that delivers it; what it raises
         is logged. Raises InvalidRequest (empty prompt, an id outside of the vocabulary, a limit or a sampling parameter
         out of range, an empty stop string, a grammar that is none), ContextOverflow, Overloaded (queue full) or
         ShuttingDown (after `close`).
         """
-        job = self._checked(generation, on_piece=on_piece)
+        job = self._checked(generation, lora=lora, on_piece=on_piece)
         with self._changed:
             if len(self._waiting) >= self._settings.queue_limit and not self._closing:
                 a_slot_s = self._usual_s / self._batch.room.slots
@@ -131,6 +135,10 @@ class Scheduler:
         """Keep this beginning of prompts for good, within the bound on kept bytes."""
         self.between_steps(lambda: self._batch.pin(ids, snapshot))
 
+    def forget_adapter(self, lora: Lora) -> None:
+        """Let go of what was computed with it. Requests that run or wait still have it."""
+        self.between_steps(lambda: self._batch.forget_adapter(lora))
+
     def between_steps(self, chore: Callable[[], None]) -> None:
         """Have the thread that owns the model call `chore` soon, while no step is running. What it raises is logged."""
         with self._changed:
@@ -142,6 +150,7 @@ class Scheduler:
         generation: Generation,
         *,
         prepared: "Future[Snapshot] | None" = None,
+        lora: Lora | None = None,
         on_piece: Callable[[], None] | None = None,
     ) -> Job:
         prompt, vocab = generation.prompt, self._language.vocab
@@ -155,7 +164,14 @@ class Scheduler:
                 param="top_logprobs",
             )
         sampler = make_sampler(generation.sampling, vocab=vocab)
-        return Job(generation, sampler, prepared=prepared, guide=self._guide(generation.grammar), on_piece=on_piece)
+        return Job(
+            generation,
+            sampler,
+            prepared=prepared,
+            lora=lora,
+            guide=self._guide(generation.grammar),
+            on_piece=on_piece,
+        )
 
     def _guide(self, grammar: Grammar | None) -> Guide | None:
         if grammar is None:

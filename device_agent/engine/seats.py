@@ -2,14 +2,15 @@
 
 A text stays in its row when its request has ended. A new request continues there if it begins as that text did (the
 next turn of a chat, mostly) or takes a copy of what it shares with any other text, running ones included. What has to
-make room goes to `prefixes`. Texts beside the newest one are kept within a bound of bytes, wherever they are.
+make room goes to `prefixes`. Texts beside the newest one are kept within a bound of bytes, wherever they are. What one
+adapter made of a text is never continued with another: each has its own texts.
 """
 
 import logging
 from collections.abc import Iterable, Sequence
 
 from device_agent.engine.prefixes import Entry, Prefixes, common
-from device_agent.engine.rows import Rows, Snapshot
+from device_agent.engine.rows import Lora, Rows, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -32,36 +33,41 @@ class Seats:
         self._limit_bytes = limit_bytes
         self._fewest = fewest_tokens
         self._held: list[Sequence[int]] = [()] * slots
+        self._loras: list[Lora | None] = [None] * slots  # with which each row's text was computed
         self._taken: set[int] = set()
         self._used = [0] * slots
         self._uses = 0
 
-    def take(self, ids: Sequence[int], *, fresh: bool = False) -> int:
+    def take(self, ids: Sequence[int], lora: Lora | None = None, *, fresh: bool = False) -> int:
         """A row for the text `ids`, with as much of it cached as is known; at least the last token is left to read.
 
         With `fresh` all of it is left. The list may grow while the row is taken. There must be a row that is not taken.
+        Raises what `Rows.adapt` does.
         """
         row = self._vacancy()
+        self._rows.adapt(row, lora)  # may fail: nothing has changed yet
         if fresh:
             self._keep(row, 0)
         elif self._limit_bytes:
-            row = self._with_beginning(ids, row)
+            row = self._with_beginning(ids, lora, row)
+            self._rows.adapt(row, lora)
         else:  # not even from those who run: how fast an answer begins would tell what others have asked
             self._rows.truncate(row, 0)
         self._held[row] = ids
+        self._loras[row] = lora
         self._taken.add(row)
         self._touch(row)
         return row
 
-    def _with_beginning(self, ids: Sequence[int], row: int) -> int:
+    def _with_beginning(self, ids: Sequence[int], lora: Lora | None, row: int) -> int:
         """Make `row`, or a better one, hold the longest beginning of `ids` that is known anywhere; which it is."""
-        home, shared = self._longest(range(len(self._held)), ids)
-        entry, stored = self._prefixes.best(ids, most=len(ids) - 1)
+        home, shared = self._longest(range(len(self._held)), ids, lora)
+        entry, stored = self._prefixes.best(ids, lora, most=len(ids) - 1)
         if entry is not None and stored > shared and stored >= self._fewest:
             self._clear(row)
             self._fill_from(entry, row, stored)
         elif shared < self._fewest or home == row:
-            self._keep(row, common(self._text(row), ids[:-1]))
+            self._keep(row, common(self._text(row), ids[:-1]) if self._loras[row] is lora else 0)
         elif self._may_continue(home, shared, row):
             row = home
             self._keep(row, shared)
@@ -76,7 +82,8 @@ class Seats:
     def catch_up(self, row: int) -> None:
         """Copy into a taken row what others have read of its text since it was taken."""
         ids = self._held[row]
-        home, shared = self._longest((other for other in range(len(self._held)) if other != row), ids)
+        others = (other for other in range(len(self._held)) if other != row)
+        home, shared = self._longest(others, ids, self._loras[row])
         if shared >= self._rows.length(row) + self._fewest:
             self._fill(row, self._copy(home, shared))
 
@@ -104,6 +111,12 @@ class Seats:
         """All of a row; None if that cannot be had."""
         return self._copy(row, self._rows.length(row))
 
+    def forget(self, lora: Lora) -> None:
+        """Empty the rows of ended requests that were computed with it."""
+        for row in self._parked():
+            if self._loras[row] is lora:
+                self._empty(row)
+
     @property
     def kept(self) -> tuple[int, int]:
         """Texts of ended requests, in rows and beside them, and their bytes."""
@@ -116,9 +129,10 @@ class Seats:
         """The tokens that are cached in a row."""
         return self._held[row][: self._rows.length(row)]
 
-    def _longest(self, rows: Iterable[int], ids: Sequence[int]) -> tuple[int, int]:
+    def _longest(self, rows: Iterable[int], ids: Sequence[int], lora: Lora | None) -> tuple[int, int]:
         """The row with the longest common beginning, and its length: at most all tokens but the last."""
-        found = [(min(common(self._text(row), ids), len(ids) - 1), row not in self._taken, row) for row in rows]
+        alike = [row for row in rows if self._loras[row] is lora]
+        found = [(min(common(self._text(row), ids), len(ids) - 1), row not in self._taken, row) for row in alike]
         shared, _, row = max(found, default=(0, False, 0))
         return row, shared
 
@@ -170,12 +184,12 @@ class Seats:
         self._held[row] = ()
 
     def _store(self, row: int, text: Sequence[int], *, limit_bytes: int) -> None:
-        if len(text) < self._fewest or self._prefixes.covers(text):
+        if len(text) < self._fewest or self._prefixes.covers(text, self._loras[row]):
             return
         if self._prefixes.make_room(len(text) * self._rows.bytes_per_token, limit_bytes=limit_bytes):
             copy = self._copy(row, len(text))
             if copy is not None:
-                self._prefixes.put(Entry(tuple(text), copy))
+                self._prefixes.put(Entry(tuple(text), copy, lora=self._loras[row]))
 
     def _trim(self) -> None:
         """Forget what exceeds the bound: stored texts first, then those in rows, the newest excepted."""

@@ -21,7 +21,7 @@ from device_agent.engine.embed import Embedder
 from device_agent.engine.longrope import LongropeRows
 from device_agent.engine.prompt_graph import OnnxPromptGraph
 from device_agent.engine.rows import Rows
-from device_agent.engine.shared import OnnxRows
+from device_agent.engine.shared import Bind, OnnxRows
 from device_agent.engine.signature import GraphValue, Signature
 from edgekit import contract
 from edgekit.arch import ModelArch
@@ -117,7 +117,17 @@ def open_rows(
     cache = KVCache(manifest.arch, manifest.cache, most_rows=most_rows)
     if isinstance(previous, OnnxRows) and previous.most_rows == most_rows:
         cache = previous.cache
-    rows = OnnxRows(partial(_SessionBinding, session, name=name), manifest.arch, cache)
+
+    def adapted() -> Bind:
+        wanted = signature.adapted(manifest.arch, manifest.cache)
+        return partial(_SessionBinding, _loaded(bundle.path(contract.ADAPTERS_FILE), wanted, threads), name=name)
+
+    rows = OnnxRows(
+        partial(_SessionBinding, session, name=name),
+        manifest.arch,
+        cache,
+        adapted=adapted if bundle.has(contract.ADAPTERS_FILE) else None,
+    )
     return rows if limit is None else LongropeRows(rows, limit)
 
 
@@ -129,6 +139,18 @@ def open_prompt_graph(path: Path, bundle: Bundle, *, threads: int, crossover: in
     manifest = bundle.manifest
     session = _loaded(path, signature.prompt(manifest.arch, manifest.cache), threads)
     return OnnxPromptGraph(partial(_SessionBinding, session, name=str(path.parent)), crossover=crossover)
+
+
+def read_parameters(path: Path) -> dict[str, npt.NDArray[np.generic]]:
+    """The tensors of a file in onnxruntime's adapter format, in memory of their own.
+
+    onnxruntime holds the file's tables and sizes against each other first. Raises CorruptBundle.
+    """
+    try:
+        parameters = onnxruntime.AdapterFormat.read_adapter(str(path)).get_parameters()
+        return {name: value.numpy().copy() for name, value in parameters.items()}
+    except Exception as error:  # as in _run
+        raise CorruptBundle(str(path.parent), f"onnxruntime cannot read {path.name}: {error}"[:1000]) from error
 
 
 def open_embedder(bundle: Bundle, tokenizer: tokenizers.Tokenizer, *, threads: int) -> Embedder:

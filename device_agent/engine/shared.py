@@ -16,6 +16,13 @@ row, milliseconds by operator; B is rows that decode together, S is tokens of on
     Concat (offsets)             0.8   0.9   0.8   0.9   0.9
     all others                   1.2   1.7   1.5   2.0   1.8
 
+Adapters need another graph over the same weights (edgekit.contract), whose idle branches cost a small model a tenth of
+its speed. It is opened at the first request for an adapter and takes the other one's place until the model is loaded
+again: each packs the weights into a copy of its own, so both are in memory only while the second one is opened. What
+is cached stays, since both write the same keys and values. onnxruntime ignores adapters that are active in a run with
+bound inputs (1.32), so their tensors are bound as inputs: 240 of them in 1.3 ms, once for each place that rows with an
+adapter come to.
+
 (Block means were pooled then; they are reduced now, see export/graph/blocks.py.) Attention costs each row the same
 again, whatever the buffers' layout and capacity. Tokens of one row share a part of that, so verifying guesses is
 cheaper than more rows.
@@ -28,9 +35,10 @@ import numpy.typing as npt
 
 from device_agent.engine.cache import KVCache
 from device_agent.engine.prompt_graph import Binding, BoundPrompt, PromptGraph, bind_cache, mask_of
-from device_agent.engine.rows import Floats, Snapshot
+from device_agent.engine.rows import Floats, Lora, Snapshot
 from edgekit import contract
 from edgekit.arch import ModelArch
+from edgekit.errors import WrongBase
 
 _KEPT_POSITIONS = 32
 """Logits of so many positions have a buffer that stays; of more, one that lives for a call. Verifying guessed tokens
@@ -39,12 +47,24 @@ and decoding all rows stay below."""
 Ids = npt.NDArray[np.int64]
 
 
-class OnnxRows:
-    """Implements rows.Rows. `width` of `read` is longrope's: see there."""
+Bind = Callable[[], Binding]
+"""A graph with nothing bound yet."""
 
-    def __init__(self, bind: Callable[[], Binding], arch: ModelArch, cache: KVCache) -> None:
+
+class OnnxRows:
+    """Implements rows.Rows. `width` of `read` is longrope's: see there.
+
+    `adapted` opens the graph that takes adapters, if there is one. It raises BundleError.
+    """
+
+    def __init__(
+        self, bind: Bind, arch: ModelArch, cache: KVCache, *, adapted: Callable[[], Bind] | None = None
+    ) -> None:
         self.cache = cache
         self._bind = bind
+        self._adapted = adapted
+        self._takes_adapters = False
+        self._loras: list[Lora | None] = [None] * len(cache.lengths)
         self._arch = arch
         self._prompt: PromptGraph | None = None
         self._windows: dict[tuple[int, int], _Window] = {}
@@ -87,6 +107,17 @@ class OnnxRows:
             raise ValueError(f"rows go from 0 to {self.most_rows - 1}, and {row} is none")
         return self.cache.lengths[row]
 
+    def adapt(self, row: int, lora: Lora | None) -> None:
+        """As `rows.Rows`."""
+        self.length(row)
+        if lora is not None and not self._takes_adapters:
+            if self._adapted is None:
+                raise WrongBase(lora.name, "the bundle takes no adapters")
+            bind = self._adapted()
+            self._unbind()
+            self._bind, self._takes_adapters = bind, True
+        self._loras[row] = lora
+
     def read(self, row: int, ids: Sequence[int], *, keep: int = 1, width: int = 0) -> Floats:
         """As `rows.Rows`; the graph is told that the text is at least `width` tokens long."""
         past = self.length(row)
@@ -97,7 +128,7 @@ class OnnxRows:
         self._reserve((row,), max(total, width))
         ahead = self._read_ahead(row, ids[: len(ids) - keep], width)
         if ahead < len(ids):
-            window = self._window(self.cache.places[row], 1)
+            window = self._window(self.cache.places[row], 1, self._loras[row])
             window.set_ids(ids[ahead:])
             mask = self._ones[:, :total] if width <= total else mask_of([total], width)
             self._run(window, mask, max(keep, 1))
@@ -117,9 +148,12 @@ class OnnxRows:
         pasts = {row: self.length(row) for row in ids}
         for row, token in ids.items():
             check_ids((token,), past=pasts[row], arch=self._arch)
+        lora, *others = {self._loras[row] for row in ids}
+        if others:
+            raise ValueError("rows with different adapters do not decode together")
         self._reserve(tuple(ids), max(pasts.values()) + 1)
         first = self.cache.gather(tuple(ids))
-        window = self._window(first, len(ids))
+        window = self._window(first, len(ids), lora)
         order = [self.cache.places[row] - first for row in ids]
         totals = [0] * len(ids)
         for at, (row, token) in zip(order, ids.items(), strict=True):
@@ -165,8 +199,11 @@ class OnnxRows:
         self._ones = np.ones((1, self.cache.capacity), np.int64)
 
     def _read_ahead(self, row: int, ids: Sequence[int], width: int) -> int:
-        """How many of these ids, whose logits nobody wants, the prompt graph has read: all or none."""
-        if self._prompt is None or not ids or len(ids) < self._prompt.crossover:
+        """How many of these ids, whose logits nobody wants, the prompt graph has read: all or none.
+
+        It knows no adapters.
+        """
+        if self._prompt is None or self._loras[row] is not None or not ids or len(ids) < self._prompt.crossover:
             return 0
         place = self.cache.places[row]
         if place not in self._prompts:
@@ -182,10 +219,11 @@ class OnnxRows:
         self._windows.clear()
         self._prompts.clear()
 
-    def _window(self, first: int, rows: int) -> "_Window":
+    def _window(self, first: int, rows: int, lora: Lora | None) -> "_Window":
         found = self._windows.get((first, rows))
-        if found is None:
-            found = self._windows[first, rows] = _Window(self._bind(), self.cache.views(first, first + rows), rows)
+        if found is None or found.lora is not lora:
+            views = self.cache.views(first, first + rows)
+            found = self._windows[first, rows] = _Window(self._bind(), views, rows, lora)
         return found
 
     def _run(self, window: "_Window", mask: Ids, keep: int) -> None:
@@ -205,15 +243,20 @@ class OnnxRows:
 class _Window:
     """Neighbouring places, and all that is bound for them."""
 
-    def __init__(self, binding: Binding, cache: Sequence[npt.NDArray[np.generic]], rows: int) -> None:
+    def __init__(
+        self, binding: Binding, cache: Sequence[npt.NDArray[np.generic]], rows: int, lora: Lora | None
+    ) -> None:
         self.binding = binding
         self.rows = rows
+        self.lora = lora
         self.ids = self._one_each = np.zeros((rows, 1), np.int64)
         self.logits: Floats = np.empty((0, 0, 0), np.float32)
         self._keep = np.zeros((), np.int64)
         bind_cache(binding, cache)
         binding.input(contract.INPUT_IDS, self.ids)
         binding.input(contract.LOGITS_TO_KEEP, self._keep)
+        for name, array in lora.tensors.items() if lora is not None else ():
+            binding.input(name, array)
 
     def set_ids(self, ids: Sequence[int]) -> None:
         """Of a window of one row."""

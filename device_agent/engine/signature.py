@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekit import contract
+from edgekit.adapter import linears
 from edgekit.arch import ModelArch
 from edgekit.contract import CacheType
 
@@ -55,6 +56,16 @@ def shared(arch: ModelArch, cache: CacheType = "float32") -> Signature:
     """A decoder whose cache is appended to in place."""
     keep: dict[str, tuple[str, Shape]] = {contract.LOGITS_TO_KEEP: (_INT64, ())}
     return Signature(_decoder(arch) | keep, {}, arch.layers, _cache(arch, cache))
+
+
+def adapted(arch: ModelArch, cache: CacheType = "float32") -> Signature:
+    """The same with a LoRA branch beside every linear."""
+    branches: dict[str, tuple[str, Shape]] = {}
+    for linear, (inputs, outputs) in linears(arch).items():
+        a, b = contract.lora_names(linear)
+        branches |= {a: (_FLOAT, (inputs, FREE)), b: (_FLOAT, (FREE, outputs))}
+    plain = shared(arch, cache)
+    return Signature({**plain.needed, **branches}, {}, arch.layers, plain.cache)
 
 
 def prompt(arch: ModelArch, cache: CacheType = "float32") -> Signature:

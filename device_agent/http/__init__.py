@@ -1,10 +1,10 @@
 """The agent's door: OpenAI-compatible routes, the chat page, and the server that carries them.
 
-    a request: server -> guard -> openai (route) -> schema (bytes to record) -> service.submit
-               -> answering (pieces to events) -> replies (shapes) -> sse (bytes)
+    a request: server -> guard -> callers (who) -> chat (route) -> schema (bytes to record) -> visit (admit, lease)
+               -> converse.start -> streaming (events) -> chat_replies (shapes) -> sse (bytes)
 
-`schema`, `replies`, `sse` and `guard` are pure. Nothing here knows a model: it talks to a `ModelService`
-(device_agent/engine/records.py). Flask and waitress are imported here and nowhere else.
+`schema`, `shapes`, the replies, `openapi`, `sse` and `guard` are pure. Nothing here knows a model: what is behind the
+door are the protocols of services.py. Flask and waitress are imported here and nowhere else.
 """
 
 from device_agent.http.app import create_app

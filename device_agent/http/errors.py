@@ -6,13 +6,16 @@ costs three attempts.
 
 import logging
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from device_agent.http import replies
-from device_agent.http.openai import as_json
+from device_agent.http import message_replies, replies
+from device_agent.http.bodies import as_json
 from device_agent.http.settings import HttpSettings
-from edgekit.errors import EdgekitError, Overloaded, RequestTooLarge, RouteError, ServerError
+from edgekit.errors import EdgekitError, Overloaded, QuotaExceeded, RequestTooLarge, RouteError, ServerError
+
+MOST_SDK_WAIT_S = 60
+"""Of openai-python and anthropic-python (`_calculate_retry_timeout` and `_should_retry` in their _base_client.py)."""
 
 _log = logging.getLogger(__name__)
 
@@ -23,9 +26,8 @@ def install(app: Flask, settings: HttpSettings) -> None:
     def known(problem: EdgekitError) -> Response:
         if problem.http_status >= 500:
             _log.warning("a request could not be served: %s", problem)
-        response = as_json(replies.error(problem), problem.http_status)
-        if problem.http_status == 503:
-            response.headers["Retry-After"] = str(problem.retry_after_s if isinstance(problem, Overloaded) else 1)
+        response = as_json(_shape(problem), problem.http_status)
+        response.headers.extend(_retry_headers(problem))
         return response
 
     def routing(problem: HTTPException) -> Response:
@@ -39,8 +41,23 @@ def install(app: Flask, settings: HttpSettings) -> None:
 
     def unexpected(problem: Exception) -> Response:
         _log.error("bug: a request failed", exc_info=problem)
-        return as_json(replies.error(ServerError("an internal error, described in its log.")), 500)
+        return as_json(_shape(ServerError("an internal error, described in its log.")), 500)
 
     app.register_error_handler(EdgekitError, known)
     app.register_error_handler(HTTPException, routing)
     app.register_error_handler(Exception, unexpected)
+
+
+def _shape(problem: EdgekitError) -> replies.Json:
+    """OpenAI's error object, or Anthropic's where its SDK asks."""
+    here = request.path.removeprefix("/v1")
+    return message_replies.error(problem) if here.startswith("/messages") else replies.error(problem)
+
+
+def _retry_headers(problem: EdgekitError) -> dict[str, str]:
+    """When to come again. The SDKs obey up to a minute, and try again at once after more unless told not to."""
+    if problem.http_status not in (429, 503):
+        return {}
+    wait_s = problem.retry_after_s if isinstance(problem, Overloaded | QuotaExceeded) else 1
+    found = {"Retry-After": str(wait_s)}
+    return found if wait_s <= MOST_SDK_WAIT_S else found | {"X-Should-Retry": "false"}

@@ -8,22 +8,27 @@ import errno
 import ipaddress
 import os
 import socket
+import ssl
+import sys
 import threading
 import time
-from typing import Any, Literal
+from typing import Literal
 
-import msgspec
 from flask import Flask
 from waitress import wasyncore
-from waitress.channel import HTTPChannel
-from waitress.server import create_server
-from waitress.task import ErrorTask
+from waitress.adjustments import Adjustments
+from waitress.task import ThreadedTaskDispatcher
 
+from device_agent.http import tls
+from device_agent.http.connections import Listener
 from device_agent.http.settings import HttpSettings
 from edgekit.errors import AddressInUse, UsageError
 
 _DISCARD_BYTES = 16 << 20
 """A body over the limit is still read up to here, so that its sender gets to read the answer."""
+
+_SPARE_FILES = 128
+"""Files that are left for models, logs and databases."""
 
 _JOIN_S = 5.0
 """How long threads may take to notice that their clients were cut off."""
@@ -32,52 +37,25 @@ _TURN_S = 0.1
 """How often the draining server looks whether all is sent."""
 
 
-class _JsonErrorTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
-    """What waitress refuses before Flask sees it (malformed or enormous requests), in the API's shape."""
-
-    def execute(self) -> None:
-        problem = self.request.error
-        message = f"{problem.reason}: {problem.body}"
-        kind = "server_error" if problem.code >= 500 else "invalid_request_error"
-        body = msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": None}})
-        self.status = f"{problem.code} {problem.reason}"
-        self.response_headers.append(("Content-Type", "application/json"))
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
-
-
-class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
-    error_task_class = _JsonErrorTask
-
-
 class Server:
     """`app` on a port that is taken as soon as this object exists; port 0 takes any free one.
 
-    Raises AddressInUse, or UsageError if there is no such address or no permission for it.
+    Raises AddressInUse, or UsageError if there is no such address or no permission for it, or for a certificate that
+    cannot be used.
     """
 
     def __init__(self, app: Flask, *, host: str, port: int, settings: HttpSettings) -> None:
         self._settings = settings
+        self._tls = tls.context(settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
         self._socket = _bind(host, port)
         self._stopping = threading.Event()
         self._lock = threading.RLock()  # re-entrant: a signal handler may call close() inside serve()
         self._state: Literal["new", "serving", "ended"] = "new"
-        self._server: Any = create_server(
-            app,
-            sockets=[self._socket],
-            threads=settings.threads,
-            connection_limit=settings.connection_limit,
-            channel_timeout=settings.idle_timeout_s,
-            channel_request_lookahead=1,
-            max_request_body_size=max(_DISCARD_BYTES, settings.body_limit_bytes + 1),
-            max_request_header_size=64 << 10,
-            outbuf_overflow=16 << 20,  # no answer is that long: nothing spills into temporary files
-            asyncore_use_poll=True,  # select() ends at 1,024 files
-            log_socket_errors=False,  # a client that leaves is no error
-            ident="edgekit",
-        )
-        self._server.channel_class = _Channel
+        try:
+            self._server = _listener(app, self._socket, settings, self._tls)
+        except BaseException:
+            self._socket.close()
+            raise
 
     @property
     def port(self) -> int:
@@ -90,7 +68,13 @@ class Server:
         address = ipaddress.ip_address(self._server.effective_host.partition("%")[0])
         if address.is_unspecified:
             address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
-        return f"http://[{address}]:{self.port}" if address.version == 6 else f"http://{address}:{self.port}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://[{address}]:{self.port}" if address.version == 6 else f"{scheme}://{address}:{self.port}"
+
+    def renew_certificate(self) -> None:
+        """Read the certificate's files again, for connections to come. Raises UsageError; the old one then stays."""
+        if self._tls is not None and self._settings.tls_cert and self._settings.tls_key:
+            tls.load(self._tls, self._settings.tls_cert, self._settings.tls_key)
 
     def serve(self) -> None:
         """Serve until `close` is called, then let running requests finish for `drain_s` and cut off the rest."""
@@ -100,6 +84,7 @@ class Server:
             self._state = "serving"
         try:
             while not self._stopping.is_set():
+                self._server.tend()
                 wasyncore.loop(timeout=1, use_poll=True, map=self._server._map, count=1)  # noqa: SLF001
             self._drain()
         finally:
@@ -118,6 +103,7 @@ class Server:
         self._server.accepting = False
         deadline = time.monotonic() + self._settings.drain_s
         while time.monotonic() < deadline and self._busy():
+            self._server.tend()
             wasyncore.loop(timeout=_TURN_S, use_poll=True, map=self._server._map, count=1)  # noqa: SLF001
 
     def _busy(self) -> bool:
@@ -131,6 +117,45 @@ class Server:
             channel.handle_close()  # requests that still run see that their client is gone, and cancel
         self._server.task_dispatcher.shutdown(timeout=_JOIN_S)
         wasyncore.close_all(self._server._map, ignore_all=True)  # noqa: SLF001
+
+
+def _listener(app: Flask, bound: socket.socket, settings: HttpSettings, context: ssl.SSLContext | None) -> Listener:
+    adjustments = Adjustments(
+        sockets=[bound],
+        threads=settings.threads,
+        connection_limit=min(settings.connection_limit, _most_files()),
+        channel_request_lookahead=1,
+        max_request_body_size=max(_DISCARD_BYTES, settings.body_limit_bytes + 1),
+        max_request_header_size=64 << 10,
+        outbuf_overflow=16 << 20,  # no answer is that long: nothing spills into temporary files
+        asyncore_use_poll=True,  # select() ends at 1,024 files
+        log_socket_errors=False,  # a client that leaves is no error
+        clear_untrusted_proxy_headers=False,  # they are never believed, but tell that a proxy asks (callers.py)
+        url_scheme="http" if context is None else "https",
+        ident="edgekit",
+    )
+    dispatcher = ThreadedTaskDispatcher()
+    dispatcher.set_thread_count(settings.threads)
+    return Listener(
+        http=settings,
+        tls=context,
+        application=app,
+        map={},
+        _sock=bound,
+        dispatcher=dispatcher,
+        adj=adjustments,
+        sockinfo=(bound.family, bound.type, bound.proto, bound.getsockname()),
+    )
+
+
+def _most_files() -> int:
+    """Connections that leave the rest of the program its files: without one left, nothing could be accepted at all."""
+    if sys.platform == "win32":
+        return _SPARE_FILES * 4
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(_SPARE_FILES // 4, soft - _SPARE_FILES) if soft != resource.RLIM_INFINITY else 1 << 16
 
 
 def _bind(host: str, port: int) -> socket.socket:

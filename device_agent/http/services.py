@@ -3,17 +3,21 @@
 The composition root (device_agent/app.py) puts real ones behind them, and tests put fakes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
+from device_agent.access.keys import Key, KeyWish
+from device_agent.access.keys import Scope as Scope  # noqa: PLC0414 - a part of this contract
 from device_agent.engine.records import EngineState, ModelService
+from device_agent.ledger.report import Column, UsageRow
 from edgekit.manifest import Manifest
+from edgekit.strategies import Strategies, packaged
 
-Scope = Literal["infer", "admin"]
 Dialect = Literal["chat", "completions", "responses", "messages", "embeddings"]
 
 
@@ -124,18 +128,46 @@ class Ticket(Protocol):
         """It has ended; again is harmless. From any thread."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What is left of a caller's quotas; a limit that is None is none, and the rest of its line says nothing."""
+
+    requests: int | None = None
+    requests_left: int = 0
+    requests_reset_s: float = 0.0
+    tokens: int | None = None
+    tokens_left: int = 0
+    tokens_reset_s: float = 0.0
+
+
 class Gate(Protocol):
     """Who may come in."""
 
-    def identify(self, credential: str | None) -> Caller:
-        """Who sends this key (None: no key).
+    def identify(self, credential: str | None, *, local: bool) -> Caller:
+        """Who sends this key (None: no key); `local` if a program on this machine does.
 
         Raises Unauthorised for one that is wrong, expired, or missing where one is required. A key that nobody made is
-        as good as none where none is required: SDKs insist on sending one.
+        as good as none where none is required: SDKs insist on sending one. From another machine one always is.
         """
 
     def admit(self, caller: Caller) -> Ticket:
-        """Count a request that makes tokens. Raises QuotaExceeded, StorageFailed."""
+        """Count a request that makes tokens. Raises QuotaExceeded."""
+
+    def standing(self, caller: Caller) -> Standing:
+        """What is left of the caller's quotas."""
+
+
+class Keys(Protocol):
+    """All keys, for those who give them out."""
+
+    def all(self) -> Sequence[Key]:
+        """Each of them, revoked ones too."""
+
+    def add(self, wish: KeyWish) -> tuple[Key, str]:
+        """A new key, and its secret, which nobody can ask for again. Raises InvalidRequest or StorageFailed."""
+
+    def revoke(self, key_id: str) -> Key:
+        """The key, which opens nothing any more. Raises RouteError if there is none, or StorageFailed."""
 
 
 # --- what was served ------------------------------------------------------------------------
@@ -172,10 +204,77 @@ class Book(Protocol):
         """Never raises: what cannot be written is logged and counted."""
 
 
+# --- how it is ------------------------------------------------------------------------------
+
+Status = Literal["ok", "loading", "degraded"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How the agent is, and why. One that is `ready` answers requests, though perhaps not every one."""
+
+    status: Status
+    reasons: tuple[str, ...] = ()
+    ready: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Tokens a second; None where nothing was measured."""
+
+    prompt_tokens_per_s: float | None
+    decode_tokens_per_s: float | None
+
+
+class Operations(Protocol):
+    """What operators look at."""
+
+    def health(self) -> Health:
+        """How the agent is."""
+
+    def measured(self, model: str) -> Rates:
+        """How fast a model was for its last requests, on this machine."""
+
+    def device(self) -> Struct:
+        """What /v1/edgekit/device says (DeviceReply in reports.py, which builds on these records)."""
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """All metrics in the format that `accept` asks for, and its media type."""
+
+    def answered(self, *, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a response; `route` is the rule as Flask writes it, never what somebody typed."""
+
+
+class Usage(Protocol):
+    """What was served, added up."""
+
+    @property
+    def currency(self) -> str | None:
+        """Of the costs in `usage`, None if nothing has a price."""
+
+    def usage(self, *, days: int, group: tuple[Column, ...], key: str | None = None) -> Sequence[UsageRow]:
+        """Sums of the last `days` days, by the columns of `group`; of one key only if it is given ("": no key).
+
+        Raises InvalidRequest if there are too many rows, StorageFailed.
+        """
+
+    def last_used(self) -> Mapping[str, float]:
+        """When each key was used last, by the hour. Raises StorageFailed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything behind the door. `books` hear of every request."""
+    """Everything behind the door. `books` hear of every request; `strategies` are those that one may name.
+
+    Of `keys`, `usage` and `operations` that are None, the routes are not found. Books hear of prompts and answers only
+    with `keep_texts`.
+    """
 
     models: Models
     gate: Gate
     books: tuple[Book, ...] = ()
+    keys: Keys | None = None
+    usage: Usage | None = None
+    operations: Operations | None = None
+    keep_texts: bool = False
+    strategies: Strategies = field(default_factory=packaged)

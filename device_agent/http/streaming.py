@@ -49,7 +49,7 @@ def gather(exchange: Exchange, visit: Visit, *, gone: Gone, settings: HttpSettin
     try:
         for event in _events(exchange, gone, settings.poll_s):
             if event is not None:
-                visit.first_token()
+                visit.heard(event)
                 found.append(event)
         finish = _finish(found)
     except ClientGone:
@@ -71,7 +71,7 @@ def stream(exchange: Exchange, wire: Wire, visit: Visit, *, gone: Gone, settings
             if event is None:
                 yield wire.ping()
                 continue
-            visit.first_token()
+            visit.heard(event)
             if isinstance(event, Ended):
                 ended.append(event)
             if said := wire.event(event):

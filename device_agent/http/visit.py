@@ -4,12 +4,12 @@ import threading
 import time
 from dataclasses import replace
 
-from device_agent.conversation.records import Spent
+from device_agent.conversation.records import Event, Said, Spent
 from device_agent.http.services import Caller, Dialect, Lease, Served, Services, Ticket
 
 
 class Visit:
-    """A caller who was admitted, and the model that answers. `close` must come, once or more often.
+    """A caller who was admitted, and the model that answers. `close` must come, once or more often; it sets `served`.
 
     Making one raises what `Gate.admit` and `Models.lease` raise; nothing is then held.
     """
@@ -20,6 +20,8 @@ class Visit:
         self._first: float | None = None
         self._lock = threading.Lock()
         self._open = True
+        self.served: Served | None = None
+        self._said: list[str] = []
         self._ticket: Ticket = services.gate.admit(caller)
         try:
             self.lease: Lease = services.models.lease(model)
@@ -42,6 +44,17 @@ class Visit:
             finish="error",
         )
 
+    def asked(self, prompt: str) -> None:
+        """What was asked, in words: written down only if the agent keeps texts."""
+        if self._services.keep_texts:
+            self._served = replace(self._served, prompt=prompt)
+
+    def heard(self, event: Event) -> None:
+        """A part of the answer is there. Its text, of the first choice, is written down if the agent keeps texts."""
+        self.first_token()
+        if self._services.keep_texts and isinstance(event, Said) and event.choice == 0:
+            self._said.append(event.text)
+
     def first_token(self) -> None:
         """Something of the answer is there; only the first call counts."""
         if self._first is None:
@@ -55,7 +68,7 @@ class Visit:
             self._open = False
         self.lease.release()
         self._ticket.close()
-        served = replace(
+        self.served = served = replace(
             self._served,
             input_tokens=spent.input,
             cached_tokens=spent.cached,
@@ -63,6 +76,7 @@ class Visit:
             first_token_s=self._first,
             total_s=time.monotonic() - self._began,
             finish=finish,
+            answer="".join(self._said),
         )
         for book in self._services.books:
             book.note(served)

@@ -141,6 +141,11 @@ class Layer:
         """Width of the module's output."""
         return self.b.shape[0]
 
+    @property
+    def rank(self) -> int:
+        """Of the product."""
+        return self.a.shape[0]
+
     def onto(self, *, transposed: bool) -> LowRank:
         """The same for a matrix stored as [outputs, inputs], or the other way round."""
         if transposed and self.magnitude is not None:

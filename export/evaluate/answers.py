@@ -6,16 +6,16 @@ written greedily until it ends.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from edgekit.errors import BadTask
-from export.divergence import log_softmax
 from export.evaluate.prompts import Prompts
 from export.evaluate.questions import Question, Sample, Task
-from export.evaluate.reader import Reader, common_prefix
+from export.evaluate.reader import Reader
+from export.evaluate.strategic import Prepared, Way
+from export.evaluate.writing import likelihoods, write
 
 MAX_MATCH_TOKENS = 64
 MAX_PROGRAM_TOKENS = 400
@@ -26,17 +26,25 @@ Judge = Callable[[str, str], bool]
 
 @dataclass(frozen=True)
 class Answer:
-    """What was answered, and whether it is right; once more for choices weighed per token (others: the same)."""
+    """What was answered, and whether it is right; once more for choices weighed per token (others: the same).
+
+    `tokens` are those of the answer and of the reasoning before it; `strategy` is the one that was followed, if any.
+    """
 
     text: str
     right: bool
     normalised_text: str
     normalised_right: bool
+    tokens: int = field(default=0, compare=False)
+    strategy: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskScore:
-    """Shares of `questions`: right ones, right ones per token, right ones of the reference, equal answers of both."""
+    """Shares of `questions`: right ones, right ones per token, right ones of the reference, equal answers of both.
+
+    `chosen` counts the strategies that were followed, where there were any.
+    """
 
     task: str
     questions: int
@@ -44,66 +52,70 @@ class TaskScore:
     score_normalised: float
     reference_score: float | None
     agreement: float | None
+    tokens_per_answer: float = 0.0
+    chosen: Mapping[str, int] = field(default_factory=dict)
 
 
-def answers(reader: Reader, prompts: Prompts, task: Task, asked: Sample, judge: Judge) -> Iterator[Answer]:
-    """Answer one question after the other. Raises BadTask for one that the model's context cannot hold."""
+def answers(
+    reader: Reader, prompts: Prompts, task: Task, asked: Sample, judge: Judge, *, way: Way | None = None
+) -> Iterator[Answer]:
+    """Answer one question after the other, each by a strategy if a `way` is given.
+
+    Raises BadTask for one that the model's context cannot hold; with a `way`, TemplateError, and UsageError for a model
+    without a chat template.
+    """
     for question, shots in zip(asked.questions, asked.shots, strict=True):
-        prompt = prompts.prompt(question, shots)
-        room = reader.context_tokens - len(prompts.ids(prompt))
         longest = max((len(prompts.ids(choice)) for choice in question.choices), default=1)
+        if way is None:
+            prepared = Prepared(prompts.prompt(question, shots), 0, "")
+        else:
+            wanted = longest + 1 if question.choices else _most(question)
+            prepared = way.prepare(reader, prompts, question, shots, answer_tokens=wanted)
+        prompt = prepared.prompt
+        room = reader.context_tokens - len(prompts.ids(prompt))
         if room < longest + 1:
             needed = reader.context_tokens - room + longest + 1
             raise BadTask(
                 str(task.path),
                 f"{question.where} takes {needed} tokens, more than the model's {reader.context_tokens}",
             )
-        yield _answer(reader, prompts, question, prompt, judge)
+        answer = _answer(reader, prompts, question, prompt, judge)
+        yield replace(answer, tokens=answer.tokens + prepared.tokens, strategy=prepared.strategy)
 
 
 def _answer(reader: Reader, prompts: Prompts, question: Question, prompt: str, judge: Judge) -> Answer:
     if question.style == "choice":
         return _chosen(reader, prompts, question, prompt)
-    written = _written(reader, prompts, question, prompt)
+    written, tokens = write(
+        reader,
+        prompts,
+        prompt,
+        limit=_most(question),
+        ended=_ENDED[question.style],
+        given=prompts.given(question),
+    )
     if question.style == "match":
         text = extract(written)
         right = text.casefold() == extract(question.answer).casefold()
     else:
         text = extract_program(written)
         right = judge(text, question.tests)
-    return Answer(text, right, text, right)
+    return Answer(text, right, text, right, tokens)
 
 
 def _chosen(reader: Reader, prompts: Prompts, question: Question, prompt: str) -> Answer:
-    start, lead = prompts.ids(prompt), prompts.lead(question)
-    whole = [prompts.ids(prompt + lead + choice) for choice in question.choices]
-    # A tokenizer may join the end of the prompt with the answer: then both count, for every choice alike.
-    shared = max(1, min(common_prefix(start, ids) for ids in whole))
-    sums, means = [], []
-    for ids in whole:
-        predicted = np.asarray(ids[shared:])
-        log_probabilities = log_softmax(reader.after(ids[:-1], len(predicted)))
-        each = log_probabilities[np.arange(len(predicted)), predicted]
-        sums.append(each.sum())
-        means.append(each.mean())
-    raw, normalised = question.choices[int(np.argmax(sums))], question.choices[int(np.argmax(means))]
-    return Answer(raw, raw == question.answer, normalised, normalised == question.answer)
+    lead = prompts.lead(question)
+    found = likelihoods(reader, prompts, prompt, [lead + choice for choice in question.choices])
+    each = list(zip(found, question.choices, strict=True))
+    raw = max(each, key=lambda one: one[0].sum)[1]
+    normalised = max(each, key=lambda one: one[0].mean)[1]
+    tokens = len(prompts.ids(raw))
+    return Answer(raw, raw == question.answer, normalised, normalised == question.answer, tokens)
 
 
-def _written(reader: Reader, prompts: Prompts, question: Question, prompt: str) -> str:
-    """Greedy text until a token that ends answers, the end that the style knows, or its limit of tokens."""
-    ended = _ENDED[question.style]
-    limit = MAX_MATCH_TOKENS if question.style == "match" else MAX_PROGRAM_TOKENS
-    ids = prompts.ids(prompt)
-    made: list[int] = []
-    text = given = prompts.given(question)
-    while len(made) < limit and len(ids) + len(made) < reader.context_tokens and not ended(text):
-        token = int(reader.after([*ids, *made], 1)[-1].argmax())
-        if token in prompts.eos:
-            break
-        made.append(token)
-        text = given + prompts.tokenizer.decode(made, skip_special_tokens=True)
-    return text
+def _most(question: Question) -> int:
+    """Tokens of an answer that is written."""
+    return MAX_MATCH_TOKENS if question.style == "match" else MAX_PROGRAM_TOKENS
 
 
 def _line_ended(text: str) -> bool:
@@ -144,6 +156,8 @@ def score(task: Task, found: Sequence[Answer], reference: Sequence[Answer] | Non
         score_normalised=_share([answer.normalised_right for answer in found]),
         reference_score=None if reference is None else _share([answer.right for answer in reference]),
         agreement=None if equal is None else _share(equal),
+        tokens_per_answer=sum(answer.tokens for answer in found) / len(found),
+        chosen=dict(Counter(answer.strategy for answer in found if answer.strategy)),
     )
 
 
@@ -162,6 +176,8 @@ def overall(scores: Sequence[TaskScore]) -> TaskScore:
         score_normalised=mean([each.score_normalised for each in scores]) or 0.0,
         reference_score=mean([each.reference_score for each in scores]),
         agreement=mean([each.agreement for each in scores]),
+        tokens_per_answer=mean([each.tokens_per_answer for each in scores]) or 0.0,
+        chosen=dict(sum((Counter(each.chosen) for each in scores), Counter())),
     )
 
 

@@ -13,13 +13,14 @@ from export.evaluate.prompts import Prompts, read_tokenizer
 from export.evaluate.questions import Sample, Task, read_task, sample
 from export.evaluate.reader import BundleReader, Reader
 from export.evaluate.reference import Reference, checked_bundle, open_reference
+from export.evaluate.strategic import Way
 from export.evaluate.text import Count, TextScore, compare, cut, read_ids
 from export.pipeline import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalJob:
-    """What to measure; the options of `edgekit eval`."""
+    """What to measure; the options of `edgekit eval`. With `ways`, the tasks are asked once by each."""
 
     bundle: Path
     reference: Path | None = None
@@ -33,22 +34,32 @@ class EvalJob:
     shots: int = 0
     raw: bool = False
     run_code: bool = False
+    ways: tuple[Way, ...] = ()
+
+
+@dataclass(frozen=True)
+class StrategyScore:
+    """The tasks' scores when they are asked by this strategy."""
+
+    strategy: str
+    tasks: tuple[answers.TaskScore, ...]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured: a text's score, and one for each task."""
+    """What was measured: a text's score, and one for each task, or for each strategy one for each task."""
 
     text: TextScore | None
     tasks: tuple[answers.TaskScore, ...]
+    strategies: tuple[StrategyScore, ...] = ()
 
     def as_json(self) -> dict[str, object]:
-        """The fields that scripts rely on; those of a text only with a text, those of tasks only with tasks."""
+        """The fields that scripts rely on: those of a text only with a text, of tasks only with tasks, and so on."""
         found: dict[str, object] = {} if self.text is None else dict(asdict(self.text))
         if self.tasks:
-            total = asdict(answers.overall(self.tasks))
-            found |= {name: value for name, value in total.items() if name != "task"}
-            found["tasks"] = [asdict(each) for each in self.tasks]
+            found |= _told(self.tasks)
+        if self.strategies:
+            found["strategies"] = [{"strategy": each.strategy, **_told(each.tasks)} for each in self.strategies]
         return found
 
     def task_table(self) -> list[str]:
@@ -61,12 +72,35 @@ class Evaluation:
             lines.append(f"| {each.task} | {each.questions} | {shown} |")
         return lines
 
+    def strategy_table(self) -> list[str]:
+        """Lines of a Markdown table: all tasks together, by each strategy."""
+        lines = [
+            "| strategy | questions | score | per token | reference | agreement | tokens per answer |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for each in self.strategies:
+            total = answers.overall(each.tasks)
+            shares = (total.score, total.score_normalised, total.reference_score, total.agreement)
+            shown = " | ".join("" if share is None else f"{share:.1%}" for share in shares)
+            lines.append(f"| {each.strategy} | {total.questions} | {shown} | {total.tokens_per_answer:.1f} |")
+        return lines
+
+
+def _told(tasks: Sequence[answers.TaskScore]) -> dict[str, object]:
+    """All tasks together, and each; what was chosen only where something could be."""
+    total, *rows = [
+        {name: value for name, value in asdict(each).items() if value != {}}
+        for each in (answers.overall(tasks), *tasks)
+    ]
+    del total["task"]
+    return {**total, "tasks": rows}
+
 
 def evaluate(job: EvalJob, progress: Progress) -> Evaluation:
     """Measure `job.bundle`, beside `job.reference` if there is one.
 
     Raises BundleError subclasses, what an export of the reference raises, BadTask, TemplateError, and UsageError for
-    a text that is too short or programs without leave to run them.
+    a text that is too short, programs without leave to run them, or strategies for a model without a chat template.
     """
     tasks = [read_task(path) for path in job.tasks]
     _allow_programs(tasks, run_code=job.run_code)
@@ -84,8 +118,14 @@ def evaluate(job: EvalJob, progress: Progress) -> Evaluation:
             return Evaluation(text, ())
         prompts = Prompts(bundle, raw=job.raw)
         readers = (reader, None if reference is None else reference.reader)
-        scores = [_task_score(readers, prompts, *each, progress) for each in zip(tasks, asked, strict=True)]
-        return Evaluation(text, tuple(scores))
+        pairs = list(zip(tasks, asked, strict=True))
+
+        def scores(way: Way | None) -> tuple[answers.TaskScore, ...]:
+            return tuple(_task_score(readers, prompts, *each, way, progress) for each in pairs)
+
+        if not job.ways:
+            return Evaluation(text, scores(None))
+        return Evaluation(text, (), tuple(StrategyScore(way.name, scores(way)) for way in job.ways))
 
 
 def _allow_programs(tasks: Sequence[Task], *, run_code: bool) -> None:
@@ -115,17 +155,23 @@ def _text_score(
 
 
 def _task_score(
-    readers: tuple[Reader, Reader | None], prompts: Prompts, task: Task, asked: Sample, progress: Progress
+    readers: tuple[Reader, Reader | None],
+    prompts: Prompts,
+    task: Task,
+    asked: Sample,
+    way: Way | None,
+    progress: Progress,
 ) -> answers.TaskScore:
-    """Both readers answer the same prompts, ids and all."""
+    """Both readers answer the same prompts, ids and all; with a `way`, each behind reasoning of its own."""
     total = len(asked.questions) * (1 if readers[1] is None else 2)
-    progress.stage(f"asking {task.name}: {len(asked.questions)} questions")
+    by = f" by {way.name}" if way else ""
+    progress.stage(f"asking {task.name}: {len(asked.questions)} questions{by}")
     found: list[list[answers.Answer]] = []
     done = 0
     for reader in readers:
         given: list[answers.Answer] = []
         if reader is not None:
-            for answer in answers.answers(reader, prompts, task, asked, sandbox.passes):
+            for answer in answers.answers(reader, prompts, task, asked, sandbox.passes, way=way):
                 given.append(answer)
                 done += 1
                 progress.advance(done, total)

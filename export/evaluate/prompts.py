@@ -7,7 +7,8 @@ import tokenizers
 from edgekit import contract
 from edgekit.bundle import Bundle
 from edgekit.chat import Message, bundle_template
-from edgekit.errors import CorruptBundle
+from edgekit.errors import CorruptBundle, UsageError
+from edgekit.marks import marks_in
 from export.evaluate.questions import Question
 
 _MAX_TOKENIZER_BYTES = 256 << 20
@@ -24,6 +25,7 @@ class Prompts:
         self.tokenizer = read_tokenizer(bundle)
         self.eos = frozenset(tokens.eos)
         self._template = None if raw else bundle_template(bundle, self.tokenizer.id_to_token)
+        self._marks = None if self._template is None else marks_in(self._template.source)
         self._start = [] if tokens.bos is None else [tokens.bos]
 
     def prompt(self, question: Question, shots: Sequence[Question]) -> str:
@@ -31,11 +33,25 @@ class Prompts:
         if self._template is None:
             solved = [f"{self._asked(each)}{self.lead(each)}{each.answer}\n\n" for each in shots]
             return "".join((*solved, self._asked(question)))
+        return self._template.render(self.conversation(question, shots))
+
+    def conversation(self, question: Question, shots: Sequence[Question]) -> list[Message]:
+        """Solved examples and the question, as turns."""
         turns = []
         for each in shots:
             turns += [Message(role="user", content=each.request + each.instruction)]
             turns += [Message(role="assistant", content=each.opening + each.answer)]
-        return self._template.render([*turns, Message(role="user", content=question.request + question.instruction)])
+        return [*turns, Message(role="user", content=question.request + question.instruction)]
+
+    def rendered(self, messages: Sequence[Message]) -> str:
+        """Turns as the model reads them, up to where it answers; it is kept from reasoning by itself.
+
+        Raises TemplateError, and UsageError where there is no template.
+        """
+        if self._template is None:
+            raise UsageError("Strategies are conversations: they need a model with a chat template, and no --raw.")
+        prompt = self._template.render(messages)
+        return prompt + (self._marks.skipping(prompt, template=self._template.source) if self._marks else "")
 
     def _asked(self, question: Question) -> str:
         return question.request + question.cue + question.opening

@@ -18,6 +18,10 @@ INT8 = TINY.with_name("tiny-llama-int8-1")
 """The same model, whose cached keys and values are INT8."""
 TWIN = TINY.with_name("tiny-llama-2")
 """With a graph that reads prompts."""
+ADAPTABLE = TINY.with_name("tiny-llama-3")
+"""With graphs that read prompts and that take adapters."""
+WARM, COLD = (ROOT / "tests" / "golden" / "adapters" / f"{ADAPTABLE.name}-{name}" for name in ("warm", "cold"))
+"""Adapters of it: of every linear, and of queries and values alone."""
 CONCAT = TINY.with_name("tiny-opt-1")
 """Its graph was made by another exporter: its cache grows by copying."""
 ENCODER = TINY.with_name("tiny-bert-1")

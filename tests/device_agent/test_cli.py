@@ -19,7 +19,7 @@ from edgekit.bundle import read_manifest
 from edgekit.manifest import parse
 from tests.device_agent.bundles import CONCAT, CONTEXT, ENCODER, INT8, TINY, copy_to, set_fields
 
-VERBS = ("inspect", "verify", "generate", "chat", "embed", "serve", "bench")
+VERBS = ("inspect", "verify", "generate", "chat", "embed", "serve", "bench", "keys", "usage")
 PROMPT = ("--prompt", "hello the", "--max-tokens", "12")
 
 
@@ -358,7 +358,6 @@ def test_embed_refuses_a_text_that_is_too_long_unless_it_may_cut_it(run: Run) ->
         ("generate", ENCODER, "--prompt", "x"),
         ("chat", ENCODER),
         ("bench", ENCODER),
-        ("serve", ENCODER, "--port", "0"),
         ("embed", TINY, "x"),
         ("embed", CONCAT, "x"),
     ],

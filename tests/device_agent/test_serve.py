@@ -3,22 +3,26 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.device_agent.bundles import CONTEXT, NO_END, TINY
+from tests.device_agent.bundles import CONTEXT, ENCODER, NO_END, TINY
 
 WAIT_S = 60.0
 """Only ever waited for when something is broken."""
 CHAT = {"model": "tiny-llama", "messages": [{"role": "user", "content": "hello"}], "temperature": 0}
+JSON = {"Content-Type": "application/json"}
 ENDLESS = {**CHAT, "stream": True, "logit_bias": {str(token): bias for token, bias in NO_END.items()}}
 
 
@@ -60,7 +64,7 @@ def serving(*arguments: str) -> Iterator[Served]:
 
 
 def post(client: http.client.HTTPConnection, body: object) -> http.client.HTTPResponse:
-    client.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+    client.request("POST", "/v1/chat/completions", json.dumps(body), JSON)
     return client.getresponse()
 
 
@@ -73,7 +77,7 @@ def test_it_says_where_it_serves_and_serves_there() -> None:
     with serving("--port", "0") as agent:
         assert agent.ready == {"url": f"http://127.0.0.1:{agent.port}", "model": "tiny-llama", "context": CONTEXT}
         with closing(agent.connect()) as client:
-            assert get(client, "/health") == {"status": "ok"}
+            assert get(client, "/health") == {"status": "ok", "reasons": []}
             (card,) = get(client, "/v1/models")["data"]
             assert card["id"] == "tiny-llama"
             events = post(client, {**CHAT, "stream": True, "max_tokens": 5}).read().split(b"\n\n")
@@ -121,3 +125,54 @@ def test_people_are_told_the_addresses() -> None:
     assert said[0] == "ready  tiny-llama 1\n"
     assert "page" in said[1]
     assert said[2].rstrip().endswith("/v1")
+
+
+def test_sighup_reads_settings_and_the_store_again(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(TINY, store / "one")
+    config = tmp_path / "config.toml"
+    config.write_text('[models]\npath = "nowhere"\n[engine]\nthreads = 1\n')
+    pipe = subprocess.PIPE
+    started = [sys.executable, "-m", "edgekit", "serve", str(store), "--config", str(config), "--port", "0", "--json"]
+    with subprocess.Popen(started, stdout=pipe, stderr=pipe, text=True) as process:
+        agent = Served(process)
+        with closing(agent.connect()) as client:
+            assert len(get(client, "/v1/models")["data"]) == 1
+            shutil.copytree(ENCODER, store / "two")
+            process.send_signal(signal.SIGHUP)
+            while len(get(client, "/v1/models")["data"]) < 2:
+                pass
+            config.write_text("[server]\nprot = 1\n")
+            process.send_signal(signal.SIGHUP)
+            assert process.stderr is not None
+            assert "Did you mean port?" in process.stderr.readline()
+            assert get(client, "/health")["status"] == "ok"
+        process.terminate()
+        assert process.wait(WAIT_S) == 0
+
+
+def test_each_request_is_a_line_of_json_if_that_is_wanted() -> None:
+    with serving("--port", "0", "--log-format", "json", "--log-level", "info") as agent:
+        with closing(agent.connect()) as client:
+            client.request("POST", "/v1/chat/completions", json.dumps({**CHAT, "max_tokens": 2}), JSON)
+            answer = client.getresponse()
+            answer.read()
+        agent.process.terminate()
+        code, said = agent.end()
+    assert code == 0
+    (line,) = (found for found in map(json.loads, said.splitlines()) if found.get("route") == "/v1/chat/completions")
+    assert line["request_id"] == answer.headers["x-request-id"]
+    assert (line["status"], line["model"], line["output_tokens"]) == (200, "tiny-llama", 2)
+    assert "hello" not in said
+
+
+def test_the_effective_settings_can_be_shown() -> None:
+    done = subprocess.run(
+        command("--print-config"),
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "EDGEKIT_SERVER_PORT": "9"},
+    )
+    found = tomllib.loads(done.stdout)
+    assert (found["server"]["port"], found["engine"]["threads"], found["models"]["path"]) == (9, 1, str(TINY))

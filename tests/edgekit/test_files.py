@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,63 @@ def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_return(
     monkeypatch.setattr(Path, "replace", replace)
     files.write_durably(tmp_path / "facts.json", b"new")
     assert events == ["file", "rename", "folder"]
+
+
+# --- create_durably and locked --------------------------------------------------------------
+
+
+def test_a_new_file_is_whole_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    files.create_durably(path, b"secret", mode=0o600)
+    assert path.read_bytes() == b"secret"
+    assert entries(tmp_path) == {"token"}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_is_there_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    def refuse(_source: Path, _target: Path) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "token"
+    files.create_durably(path, b"first")
+    with pytest.raises(FileExistsError):
+        files.create_durably(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert entries(tmp_path) == {"token"}
+
+
+def test_a_creation_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="full"):
+        files.create_durably(tmp_path / "token", b"secret")
+    assert not entries(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such lock")
+def test_one_at_a_time_holds_a_lock(tmp_path: Path) -> None:
+    inside = threading.Lock()
+    waiting = threading.Event()
+    turns: list[bool] = []
+
+    def enter() -> None:
+        waiting.set()
+        with files.locked(tmp_path / "lock"):
+            turns.append(inside.acquire(blocking=False))
+            inside.release()
+
+    with files.locked(tmp_path / "lock"), inside:
+        other = threading.Thread(target=enter)
+        other.start()
+        assert waiting.wait(20)
+        assert not turns
+    other.join()
+    assert turns == [True]
 
 
 # --- staging --------------------------------------------------------------------------------

@@ -3,11 +3,18 @@
 import pytest
 
 from edgekit.hardware import (
+    capped_in,
+    cgroup_left_in,
+    memory_left_bytes,
     peak_rss_bytes,
     physical_cores_in,
     processor_name,
     processor_name_in,
+    processor_temperature_in,
     quota_cores_in,
+    temperature_c,
+    throttled,
+    throttled_in,
     usable_cores,
 )
 
@@ -76,3 +83,61 @@ def test_this_process_has_used_some_memory() -> None:
 def test_a_processor_is_named_as_it_names_itself(text: str, name: str) -> None:
     assert processor_name_in(text) == name
     assert processor_name()
+
+
+@pytest.mark.parametrize(
+    ("flags", "slow"),
+    [
+        ("0", False),
+        ("0x0\n", False),
+        ("50000", False),  # it was slowed down once
+        ("50005", True),  # and is now: under-voltage, throttled
+        ("throttled=0x8", True),
+        ("", None),
+        ("no", None),
+    ],
+)
+def test_a_raspberry_pi_says_whether_it_is_slowed_down(flags: str, slow: bool | None) -> None:
+    assert throttled_in(flags) is slow
+
+
+@pytest.mark.parametrize(
+    ("allowed", "most", "capped"),
+    [("1500000\n", "1500000\n", False), ("600000", "1500000", True), ("", "1500000", None), ("x", "y", None)],
+)
+def test_a_lowered_frequency_limit_is_throttling(allowed: str, most: str, capped: bool | None) -> None:
+    assert capped_in(allowed, most) is capped
+
+
+@pytest.mark.parametrize(
+    ("readings", "degrees"),
+    [
+        pytest.param([("cpu-thermal\n", "48312\n")], 48.312, id="Raspberry Pi"),
+        pytest.param([("acpitz", "90000"), ("x86_pkg_temp", "51000")], 51.0, id="the processor's before others"),
+        pytest.param([("coretemp", "51000"), ("coretemp", "63000")], 63.0, id="the hottest core"),
+        pytest.param([("acpitz", "27800")], 27.8, id="another one if there is no better"),
+        pytest.param([("cpu", "-273000"), ("gpu", "40000")], 40.0, id="a sensor that is not there"),
+        pytest.param([("cpu", ""), ("cpu", "warm")], None, id="nothing readable"),
+        pytest.param([], None, id="no sensor"),
+    ],
+)
+def test_the_processors_temperature_is_chosen_among_sensors(
+    readings: list[tuple[str, str]], degrees: float | None
+) -> None:
+    assert processor_temperature_in(readings) == degrees
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "left"),
+    [("1000", "400", 600), ("1000", "1400", 0), ("max\n", "400", None), ("", "", None)],
+)
+def test_a_container_has_what_its_limit_leaves(limit: str, used: str, left: int | None) -> None:
+    assert cgroup_left_in(limit, used) == left
+
+
+def test_probing_answers_on_any_machine() -> None:
+    degrees = temperature_c()
+    assert degrees is None or -40 <= degrees <= 150
+    assert throttled() in (None, True, False)
+    left = memory_left_bytes()
+    assert left is None or left >= 0

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.device_agent.bundles import TINY
 from tests.imports import ROOT
@@ -11,8 +12,8 @@ NEVER_ON_A_DEVICE = {"torch", "transformers", "optimum", "onnx", "safetensors", 
 PROGRAM = """
 import json, os, signal, sys, threading, urllib.request
 from pathlib import Path
-from device_agent.app import AgentSettings, serve
-from device_agent.engine.records import EngineSettings
+from device_agent.app import serve
+from edgekit.settings import EngineOptions, ModelsSettings, ServerSettings, Settings
 
 answers = []
 
@@ -29,15 +30,15 @@ def ask(url):
 def ready(url, model):
     threading.Thread(target=ask, args=[url]).start()
 
-serve(AgentSettings(Path(sys.argv[1]), port=0, engine=EngineSettings(threads=1)), ready)
+server, engine = ServerSettings(port=0), EngineOptions(threads=1)
+serve(Settings(server=server, engine=engine, models=ModelsSettings(path=sys.argv[1])), Path(sys.argv[2]), ready)
 print(json.dumps({"answers": answers, "modules": sorted(sys.modules)}))
 """
 
 
-def test_a_served_request_needs_nothing_of_the_build_side() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(TINY)], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+def test_a_served_request_needs_nothing_of_the_build_side(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", PROGRAM, str(TINY), str(tmp_path)]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
     told = json.loads(done.stdout)
     chat, page = told["answers"]
     assert chat["usage"]["completion_tokens"] >= 1

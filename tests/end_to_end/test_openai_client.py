@@ -12,7 +12,7 @@ import pytest
 from device_agent.engine.records import Piece
 from device_agent.http import HttpSettings, Server, create_app
 from edgekit.errors import ContextOverflow, Overloaded
-from tests.fakes import FakeService, script
+from tests.fakes import FakeService, script, services
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def service() -> FakeService:
 @pytest.fixture
 def server(service: FakeService) -> Iterator[Server]:
     settings = HttpSettings(poll_s=0.02, threads=6, drain_s=0.5)
-    started = Server(create_app(service, settings), host="127.0.0.1", port=0, settings=settings)
+    started = Server(create_app(services(service), settings), host="127.0.0.1", port=0, settings=settings)
     thread = threading.Thread(target=started.serve)
     thread.start()
     yield started

@@ -9,8 +9,9 @@ import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
 
 from device_agent import Model
+from device_agent.app import Agent
 from device_agent.check import verify
-from device_agent.http import HttpSettings, Server, create_app
+from edgekit.settings import ModelsSettings, ServerSettings, Settings
 from tests.device_agent.bundles import tokens_when_idle
 
 pytestmark = pytest.mark.demo
@@ -22,21 +23,28 @@ QUESTION: ChatCompletionUserMessageParam = {
 
 
 @pytest.fixture(scope="module")
-def model(demo_bundle_int4: Path) -> Iterator[Model]:
-    with Model.open(demo_bundle_int4) as opened:
-        yield opened
+def agent(demo_bundle_int4: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    settings = Settings(server=ServerSettings(port=0, drain_s=0.5), models=ModelsSettings(path=str(demo_bundle_int4)))
+    made = Agent(settings, tmp_path_factory.mktemp("served"))
+    thread = threading.Thread(target=made.run, args=(lambda *_: None,))
+    thread.start()
+    yield made
+    made.stop()
+    thread.join()
 
 
 @pytest.fixture(scope="module")
-def sdk(model: Model) -> Iterator[openai.OpenAI]:
-    settings = HttpSettings(poll_s=0.02, drain_s=0.5)
-    server = Server(create_app(model, settings), host="127.0.0.1", port=0, settings=settings)
-    thread = threading.Thread(target=server.serve)
-    thread.start()
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+def model(agent: Agent) -> Model:
+    lease = agent.shelf.lease("default")
+    lease.release()
+    assert isinstance(lease.model, Model)
+    return lease.model
+
+
+@pytest.fixture(scope="module")
+def sdk(agent: Agent) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{agent.server.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
         yield client
-    server.close()
-    thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ def test_json_has_the_fields_that_scripts_rely_on(
     assert set(found) == {
         *("perplexity", "reference_perplexity", "kl", "same_top_token", "tokens"),
         *("score", "score_normalised", "reference_score", "agreement", "questions", "tasks"),
+        "tokens_per_answer",
     }
     assert found["tokens"] == 50
     assert 0 < found["kl"] < 1
@@ -87,3 +88,41 @@ def test_help_lists_every_kind_of_task(capsys: pytest.CaptureFixture[str]) -> No
     _, out, _ = run(capsys, "--help")
     for kind in KINDS.values():
         assert any(all(field in line for field in kind.fields) for line in out.splitlines())
+
+
+def test_strategies_are_compared(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (bundle, "--task", tmp_path / "boolq.jsonl", "--reasoning-tokens", "3")
+    _, out, _ = run(capsys, *words, "--strategy", "direct, step-by-step,direct", "--json")
+    rows = json.loads(out)["strategies"]
+    assert [row["strategy"] for row in rows] == ["direct", "step-by-step"]
+    assert {"score", "tokens_per_answer"} <= set(rows[0])
+    assert rows[1]["tokens_per_answer"] <= rows[0]["tokens_per_answer"] + 3
+    _, out, _ = run(capsys, *words, "--strategy", "auto")
+    assert "| auto | 1 |" in out
+
+
+def test_strategies_of_the_users_own_are_known(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path))
+    (tmp_path / "strategies.toml").write_text('[strategy.mine]\ndescription = "d"\n', encoding="utf-8")
+    code, out, _ = run(capsys, bundle, "--task", tmp_path / "boolq.jsonl", "--strategy", "mine", "--json")
+    assert code == 0
+    assert json.loads(out)["strategies"][0]["strategy"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--task", "boolq.jsonl", "--strategy", "dirct"), "--strategy: There is no strategy 'dirct'. Did you mean"),
+        (("--task", "boolq.jsonl", "--strategy", ""), "There is no strategy ''"),
+        (("--text", "text.txt", "--strategy", "direct"), "give --task FILE"),
+    ],
+)
+def test_a_wrong_strategy_is_a_wrong_command(
+    words: tuple[str, ...], said: str, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(tmp_path / word) if "." in word else word for word in words]
+    code, _, err = run(capsys, bundle, *paths)
+    assert code == 2
+    assert said in err

@@ -101,6 +101,7 @@ def test_every_source_becomes_a_bundle(name: str, precision: Precision, tmp_path
         contract.TOKENIZER_CONFIG_FILE,
         contract.CHAT_TEMPLATE_FILE,
         contract.CARD_FILE,
+        contract.ADAPTERS_FILE,
         *([] if precision == "fp32" else [contract.PREFILL_FILE]),
     }
     assert ("prompt_kl" in manifest.quality) == (precision != "fp32")

@@ -65,8 +65,9 @@ def test_the_report_of_an_earlier_run_does_not_speak_for_one_that_died(tmp_path:
     assert (result.passed, result.failed) == (0, 1)
 
 
-def test_every_name_is_a_check_and_the_device_has_its_own_python() -> None:
-    chosen = checks.select(checks.NAMES, python=Path("all"), device=Path("device"))
+def test_every_name_is_a_check_and_device_and_clients_have_their_own_python() -> None:
+    chosen = checks.select(checks.NAMES, checks.Pythons(Path("all"), Path("device"), Path("clients")))
     assert tuple(check.name for check in chosen) == checks.NAMES
     assert {check.name for check in chosen if check.command[0] == "device"} == {"device"}
+    assert {check.name for check in chosen if check.command[0] == "clients"} == {"clients"}
     assert all(check.report for check in chosen if "pytest" in check.command)

@@ -1,4 +1,4 @@
-// Text of a model to DOM nodes: paragraphs, headings, lists, quotes, code, bold, italic and http(s) links.
+// Text of a model to DOM nodes: paragraphs, headings, lists, quotes, tables, code, bold, italic and http(s) links.
 // Only createElement and text nodes are used, so nothing in the text can become markup or script.
 
 const FENCE = /^\s{0,3}(`{3,}|~{3,})\s*([\w+#.-]*)/;
@@ -8,15 +8,63 @@ const QUOTE = /^\s{0,3}>\s?(.*)$/;
 const RULE = /^\s{0,3}(?:(?:\*\s*){3,}|(?:-\s*){3,}|(?:_\s*){3,})$/;
 // Code first: nothing inside it is markup. Each alternative is bounded by its own end mark.
 const INLINE = /(`+)([^`]|[^`].*?[^`])\1(?!`)|\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)|\*\*(?=\S)(.+?)(?<=\S)\*\*|(?<!\w)__(?=\S)(.+?)(?<=\S)__(?!\w)|\*(?=[^\s*])([^*\n]+?)(?<=\S)\*|(?<!\w)_(?=\S)([^_\n]+?)(?<=\S)_(?!\w)|(https?:\/\/[^\s<>()"']*[^\s<>()"'.,;:!?])/g;
+const DIVIDER = /^\s{0,3}\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$/;
+/** What ends a paragraph by beginning something else. */
+const STARTS = [FENCE, HEADING, QUOTE, ITEM, RULE];
 const DEEPEST = 4;
+const MOST_COLUMNS = 30;
 
 /** Nodes for `text`; `onCopy(code)` is called by the button of a code block. */
 export function render(text, onCopy) {
   const fragment = document.createDocumentFragment();
-  const lines = text.replace(/\r\n?/g, "\n").split("\n");
+  const lines = linesOf(text);
   let at = 0;
   while (at < lines.length) at = block(lines, at, fragment, onCopy);
   return fragment;
+}
+
+/** A text that grows: what can no longer change is left as it is, and only the rest is drawn again. */
+export class Growing {
+  #node;
+  #onCopy;
+  #settled = 0; // characters whose blocks are final
+  #tail = []; // nodes of the others
+
+  constructor(node, onCopy) {
+    this.#node = node;
+    this.#onCopy = onCopy;
+  }
+
+  /** `text` begins with what was shown before. */
+  show(text) {
+    const rest = text.slice(this.#settled);
+    const lines = linesOf(rest);
+    const blocks = [];
+    for (let at = 0; at < lines.length; ) {
+      const parent = document.createDocumentFragment();
+      const next = block(lines, at, parent, this.#onCopy);
+      blocks.push({ at, next, nodes: [...parent.childNodes] });
+      at = next;
+    }
+    for (const node of this.#tail) node.remove();
+    for (const { nodes } of blocks) this.#node.append(...nodes);
+    // A block is final once the next one has two whole lines: these decide where a paragraph, list or table ends.
+    const whole = lines.length - 1;
+    const started = blocks.filter(({ nodes }) => nodes.length);
+    const last = started.findLastIndex((_, index) => started[index + 1]?.at + 2 <= whole);
+    const final = last < 0 ? 0 : started[last + 1].at;
+    // Line ends of another system are left to the last drawing: their length is not known here.
+    if (final && !rest.includes("\r")) this.#settled += lines.slice(0, final).join("\n").length + 1;
+    this.#tail = blocks.filter(({ at }) => this.#isOpen(at, final, rest)).flatMap(({ nodes }) => nodes);
+  }
+
+  #isOpen(at, final, rest) {
+    return at >= final || rest.includes("\r");
+  }
+}
+
+function linesOf(text) {
+  return text.replace(/\r\n?/g, "\n").split("\n");
 }
 
 function block(lines, at, parent, onCopy) {
@@ -35,6 +83,7 @@ function block(lines, at, parent, onCopy) {
   }
   if (QUOTE.test(line)) return quote(lines, at, parent);
   if (ITEM.test(line)) return list(lines, at, parent);
+  if (isTable(lines, at)) return table(lines, at, parent);
   return paragraph(lines, at, parent);
 }
 
@@ -59,6 +108,42 @@ function codeBlock(lines, at, fence, parent, onCopy) {
   box.append(head, pre);
   parent.append(box);
   return next + 1;
+}
+
+function isTable(lines, at) {
+  const divider = lines[at + 1] ?? "";
+  if (!lines[at].includes("|") || !DIVIDER.test(divider)) return false;
+  return cells(lines[at]).length === cells(divider).length;
+}
+
+function table(lines, at, parent) {
+  const sides = cells(lines[at + 1]).map(
+    (mark) => (mark.endsWith(":") ? (mark.startsWith(":") ? "middle" : "end") : ""),
+  );
+  const head = element("thead");
+  const body = element("tbody");
+  head.append(row(cells(lines[at]), "th", sides));
+  let next = at + 2;
+  for (; next < lines.length && lines[next].includes("|"); next++) body.append(row(cells(lines[next]), "td", sides));
+  const grid = element("table");
+  grid.append(head, body);
+  const box = element("div", "table");
+  box.tabIndex = 0; // scrolls sideways: must be reachable by keyboard
+  box.append(grid);
+  parent.append(box);
+  return next;
+}
+
+function row(texts, kind, sides) {
+  const line = element("tr");
+  sides.forEach((side, index) => line.append(inlineInto(element(kind, side), texts[index] ?? "")));
+  return line;
+}
+
+/** Cells of a line; a bar after a backslash is text. */
+function cells(line) {
+  const inside = line.trim().replace(/^\|/, "").replace(/(?<!\\)\|$/, "");
+  return inside.split(/(?<!\\)\|/, MOST_COLUMNS).map((cell) => cell.trim().replaceAll("\\|", "|"));
 }
 
 function quote(lines, at, parent) {
@@ -108,7 +193,7 @@ function placeItem(open, [, space, , number, text], parent) {
 function paragraph(lines, at, parent) {
   const body = [];
   do body.push(lines[at++]);
-  while (at < lines.length && lines[at].trim() && ![FENCE, HEADING, QUOTE, ITEM, RULE].some((mark) => mark.test(lines[at])));
+  while (at < lines.length && lines[at].trim() && !isTable(lines, at) && !STARTS.some((mark) => mark.test(lines[at])));
   parent.append(inlineInto(element("p"), body.join("\n")));
   return at;
 }

@@ -1,15 +1,35 @@
-// System prompt and sampling, kept in this browser only.
+// The drawer: system prompt, sampling and the answer's form, kept in this browser only.
+
+import { parseJson } from "./json.js";
+import { show as showTheme, choose as chooseTheme } from "./appearance.js";
 
 const KEY = "edgekit.settings";
-const DEFAULTS = { system: "", temperature: "0.7", top_p: "0.95", max_tokens: "", seed: "" };
-const form = document.getElementById("settings-form");
-const dialog = document.getElementById("settings");
+const DEFAULTS = {
+  system: "", temperature: "0.7", top_p: "0.95", max_tokens: "", schema: "",
+  top_k: "", min_p: "", repetition_penalty: "", presence_penalty: "", frequency_penalty: "", stop: "", seed: "",
+};
+const WHOLE = ["max_tokens", "top_k", "seed"];
+const FRACTIONS = ["min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"];
+const MORE = ["top_k", ...FRACTIONS, "stop", "seed"];
+const MOST_STOPS = 4;
+
+const $ = (id) => document.getElementById(id);
+const form = $("settings-form");
+const dialog = $("settings");
 
 /** What a request needs besides messages; empty fields are left out, so that the server's defaults hold. */
-export function sampling() {
+export function parameters() {
   const values = read();
   const request = { temperature: Number(values.temperature), top_p: Number(values.top_p) };
-  for (const name of ["max_tokens", "seed"]) if (values[name] !== "") request[name] = Math.trunc(Number(values[name]));
+  for (const name of WHOLE) if (values[name] !== "") request[name] = Math.trunc(Number(values[name]));
+  for (const name of FRACTIONS) if (values[name] !== "") request[name] = Number(values[name]);
+  const stop = values.stop.split("\n").filter((line) => line !== "");
+  if (stop.length) request.stop = stop;
+  const schema = parseJson(values.schema);
+  if (schema) {
+    const named = { name: "answer", schema: schema.value, strict: true };
+    request.response_format = { type: "json_schema", json_schema: named };
+  }
   return request;
 }
 
@@ -19,15 +39,39 @@ export function systemMessages() {
   return text ? [{ role: "system", content: text }] : [];
 }
 
+/** Why nothing can be sent with these settings, or "". */
+export function obstacle() {
+  const { schema, stop } = read();
+  if (schemaProblem(schema)) return `The JSON schema in the settings cannot be sent. ${schemaProblem(schema)}`;
+  const stops = stop.split("\n").filter(Boolean).length;
+  return stops > MOST_STOPS ? `The settings have more than ${MOST_STOPS} stop texts.` : "";
+}
+
+/** Opens the drawer at a field. */
+export function openAt(name) {
+  if (!dialog.open) dialog.showModal();
+  const control = form.elements[name];
+  const folded = control?.closest("details");
+  if (folded) folded.open = true;
+  control?.focus();
+}
+
 /** Connects the drawer to the button that opens it. */
 export function start(openButton) {
   fill({ ...DEFAULTS, ...stored() });
-  openButton.addEventListener("click", () => dialog.showModal());
+  $("more").open = MORE.some((name) => read()[name] !== "");
+  openButton.addEventListener("click", () => {
+    showTheme();
+    dialog.showModal();
+  });
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close(); // the backdrop
   });
-  form.addEventListener("input", keep);
-  document.getElementById("reset").addEventListener("click", () => {
+  form.addEventListener("input", (event) => {
+    if (event.target.name === "theme") chooseTheme(event.target.value);
+    if (event.target.name in DEFAULTS) keep();
+  });
+  $("reset").addEventListener("click", () => {
     fill(DEFAULTS);
     keep();
   });
@@ -35,7 +79,7 @@ export function start(openButton) {
 
 /** No answer can be longer than the context. */
 export function bound(contextTokens) {
-  form.elements.max_tokens.max = contextTokens;
+  if (contextTokens) form.elements.max_tokens.max = contextTokens;
 }
 
 function read() {
@@ -67,6 +111,19 @@ function stored() {
 
 function show() {
   for (const name of ["temperature", "top_p"]) {
-    document.getElementById(`${name}-value`).textContent = Number(form.elements[name].value).toFixed(2);
+    $(`${name}-value`).textContent = Number(form.elements[name].value).toFixed(2);
   }
+  const schema = form.elements.schema.value;
+  const problem = schemaProblem(schema);
+  $("schema-problem").textContent = problem;
+  form.elements.schema.setAttribute("aria-invalid", String(Boolean(problem)));
+  $("uses-schema").hidden = !schema.trim();
+}
+
+function schemaProblem(text) {
+  if (!text.trim()) return "";
+  const found = parseJson(text);
+  if (!found) return "This is not valid JSON.";
+  const isObject = found.value !== null && typeof found.value === "object" && !Array.isArray(found.value);
+  return isObject ? "" : "A schema is a JSON object.";
 }

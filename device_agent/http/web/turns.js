@@ -1,50 +1,107 @@
 // What a conversation looks like: one node per turn, with its actions and its numbers.
 
-import { render } from "./markdown.js";
+import { copy } from "./clipboard.js";
+import { button, h, icon } from "./dom.js";
+import * as format from "./format.js";
+import { jsonTree, parseJson } from "./json.js";
+import { Growing } from "./markdown.js";
 
-const ICONS = {
-  copy: "M8 7.5h7a1 1 0 0 1 1 1v7a1 1 0 0 1-1 1H8a1 1 0 0 1-1-1v-7a1 1 0 0 1 1-1zM4.5 12.5a1 1 0 0 1-1-1v-7a1 1 0 0 1 1-1h7a1 1 0 0 1 1 1",
-  retry: "M15.6 8A6 6 0 1 0 16 11.2M16 4.5V8h-3.5",
-  edit: "m4 16 .8-3.4 8.4-8.4a1.4 1.4 0 0 1 2 0l.6.6a1.4 1.4 0 0 1 0 2l-8.4 8.4z",
-};
-const SVG = "http://www.w3.org/2000/svg";
+const MOST_CALLS = 128;
 
 /** A turn of the person, with a way to change it. */
 export function userTurn(text, { onEdit }) {
-  const turn = box("turn user");
-  const bubble = box("bubble");
-  bubble.textContent = text;
-  const actions = box("actions");
-  actions.append(action("edit", "Edit", onEdit));
-  turn.append(speaker("You said"), bubble, actions);
-  return turn;
+  return h(
+    "div.turn.user",
+    {},
+    h("h2.hidden", {}, "You said"),
+    h("div.bubble", {}, text),
+    h("div.actions", {}, button("action", "edit", "Edit", onEdit)),
+  );
 }
 
-/** A turn of the model: `show` its text so far, then `finish` it with its numbers. */
+/** A turn of the model: `hear` its pieces, then `finish` it. `record` is what is kept of it. */
 export class AnswerTurn {
   #text = "";
+  #thought = "";
+  #calls = [];
   #frame = 0;
-  #body = box("prose");
-  #numbers = box("numbers");
-  #actions = box("actions");
+  #json;
+  #note = "";
+  #took = 0;
+  #body = h("div.prose");
+  #thoughts = h("div.prose");
+  #state = h("span.state");
+  #reasoning = h(
+    "details.reasoning",
+    { hidden: true },
+    h("summary", {}, icon("next"), h("span", {}, "Reasoning"), this.#state),
+    this.#thoughts,
+  );
+  #tools = h("div.calls");
+  #numbers = h("div.numbers");
+  #growing = new Growing(this.#body, copy);
+  #growingThought = new Growing(this.#thoughts, copy);
 
-  constructor({ onRetry }) {
-    this.node = box("turn answer waiting");
-    this.#actions.append(
-      action("copy", "Copy", (button) => copy(this.#text, button)),
-      action("retry", "Try again", onRetry),
+  constructor({ onRetry, json = false }) {
+    this.#json = json;
+    const actions = h(
+      "div.actions",
+      {},
+      button("action", "copy", "Copy", (event) => copy(this.#text, event.currentTarget)),
+      button("action", "retry", "Try again", onRetry),
     );
-    const foot = box("foot-line");
-    foot.append(this.#actions, this.#numbers);
-    this.node.append(speaker("The model said"), this.#body, foot);
+    this.node = h(
+      "div.turn.answer.waiting",
+      {},
+      h("h2.hidden", {}, "The model said"),
+      this.#reasoning,
+      this.#body,
+      this.#tools,
+      h("div.foot-line", {}, actions, this.#numbers),
+    );
+  }
+
+  /** An answer of earlier, as it was kept. */
+  static of(record, { onRetry }) {
+    const turn = new AnswerTurn({ onRetry, json: record.json });
+    turn.#text = record.content;
+    turn.#thought = record.reasoning ?? "";
+    turn.#calls = record.calls ?? [];
+    turn.#took = record.thought_ms ?? 0;
+    turn.finish(record.note ?? "");
+    turn.numbers(record.numbers ?? "");
+    return turn;
   }
 
   get text() {
     return this.#text;
   }
 
-  add(text) {
-    this.#text += text;
+  /** Whether the model has said anything at all. */
+  get begun() {
+    return Boolean(this.#text || this.#thought || this.#calls.length);
+  }
+
+  get record() {
+    return {
+      role: "assistant",
+      content: this.#text,
+      ...(this.#thought && { reasoning: this.#thought, thought_ms: this.#took }),
+      ...(this.#calls.length && { calls: this.#calls }),
+      ...(this.#json && { json: true }),
+      ...(this.#note && { note: this.#note }),
+      ...(this.#numbers.textContent && { numbers: this.#numbers.textContent }),
+    };
+  }
+
+  /** A delta of the stream, `ms` after the question. */
+  hear({ content, reasoning_content: thought, tool_calls: calls }, ms) {
+    if (thought) {
+      this.#thought += thought;
+      this.#took = ms;
+    }
+    if (content) this.#text += content;
+    for (const call of Array.isArray(calls) ? calls : []) this.#hearCall(call);
     this.node.classList.remove("waiting");
     this.node.classList.add("writing");
     // One drawing per frame, however fast the tokens come.
@@ -57,69 +114,46 @@ export class AnswerTurn {
 
   finish(note) {
     cancelAnimationFrame(this.#frame);
-    this.#draw();
+    this.#note = note;
     this.node.classList.remove("waiting", "writing");
     this.node.classList.add("done");
-    if (!note) return;
-    const line = box("note");
-    line.textContent = note;
-    this.#body.append(line);
+    this.#draw();
+    const found = this.#json ? parseJson(this.#text) : null;
+    if (found) this.#body.replaceChildren(jsonTree(found.value));
+    if (note) this.#body.append(h("p.note", {}, note));
+  }
+
+  #hearCall({ index, function: named }) {
+    if (!Number.isInteger(index) || index < 0 || index >= MOST_CALLS) return;
+    this.#calls[index] ??= { name: "", arguments: "" };
+    this.#calls[index].name += named?.name ?? "";
+    this.#calls[index].arguments += named?.arguments ?? "";
   }
 
   #draw() {
     this.#frame = 0;
-    this.#body.replaceChildren(render(this.#text, copy));
+    const done = this.node.classList.contains("done");
+    if (this.#thought) this.#drawThought(done);
+    if (this.#json && this.#text) this.#body.replaceChildren(h("pre.raw", {}, this.#text));
+    else this.#growing.show(this.#text);
+    if (this.#calls.length) this.#tools.replaceChildren(...this.#calls.filter(Boolean).map(callNode));
+  }
+
+  #drawThought(done) {
+    this.#reasoning.hidden = false;
+    this.#growingThought.show(this.#thought);
+    const over = done || this.#text || this.#calls.length;
+    this.#state.textContent = over ? (this.#took ? `for ${format.wait(this.#took)}` : "") : "in progress";
   }
 }
 
-/** Puts `text` on the clipboard and says so on `button`; without https or localhost the old way is the only one. */
-async function copy(text, button) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    const field = document.createElement("textarea");
-    field.value = text;
-    field.className = "hidden";
-    document.body.append(field);
-    field.select();
-    document.execCommand("copy");
-    field.remove();
-    button.focus();
-  }
-  const label = button.querySelector("span") ?? button;
-  const before = label.textContent;
-  if (before === "Copied") return;
-  label.textContent = "Copied";
-  setTimeout(() => (label.textContent = before), 1500);
-}
-
-function action(icon, label, onClick) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "action";
-  button.title = label;
-  const picture = document.createElementNS(SVG, "svg");
-  picture.setAttribute("viewBox", "0 0 20 20");
-  picture.setAttribute("aria-hidden", "true");
-  const path = document.createElementNS(SVG, "path");
-  path.setAttribute("d", ICONS[icon]);
-  picture.append(path);
-  const text = document.createElement("span");
-  text.textContent = label;
-  button.append(picture, text);
-  button.addEventListener("click", () => onClick(button));
-  return button;
-}
-
-function speaker(text) {
-  const node = document.createElement("h3");
-  node.className = "hidden";
-  node.textContent = text;
-  return node;
-}
-
-function box(className) {
-  const node = document.createElement("div");
-  node.className = className;
-  return node;
+/** The model wants a function to be called; this page has none, so it only shows what was asked for. */
+function callNode({ name, arguments: text }) {
+  const found = parseJson(text);
+  return h(
+    "figure.code.call",
+    {},
+    h("figcaption", {}, h("span.what", {}, icon("tool"), `Calls ${name}`)),
+    h("pre", { tabindex: "0" }, h("code", {}, found ? JSON.stringify(found.value, null, 2) : text)),
+  );
 }

@@ -10,7 +10,7 @@ import pytest
 from device_agent.bench.energy import EnergyMeter
 from device_agent.bench.measure import PIECE_TOKENS, Timer, ids_for
 from device_agent.bench.plan import Decode, Plan
-from device_agent.engine.rows import Floats, Snapshot
+from device_agent.engine.rows import Floats, Lora, Snapshot
 
 VOCAB = 7
 
@@ -28,6 +28,9 @@ class Written:
 
     def length(self, row: int) -> int:
         return self.lengths[row]
+
+    def adapt(self, row: int, lora: Lora | None) -> None:
+        assert lora is None
 
     def read(self, row: int, ids: Sequence[int], *, keep: int = 1) -> Floats:
         assert ids

@@ -6,7 +6,7 @@ import numpy as np
 
 from device_agent.engine.drafting.verify import verified
 from device_agent.engine.records import Sampling
-from device_agent.engine.rows import Floats, Snapshot
+from device_agent.engine.rows import Floats, Lora, Snapshot
 from device_agent.engine.sampling import History, make_sampler
 
 VOCAB = 5
@@ -48,6 +48,9 @@ class FakeRows:
 
     def length(self, row: int) -> int:
         return len(self.held)
+
+    def adapt(self, row: int, lora: Lora | None) -> None:
+        assert lora is None
 
     def read(self, row: int, ids: Sequence[int], *, keep: int = 1) -> Floats:
         if self.error:

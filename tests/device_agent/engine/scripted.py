@@ -10,7 +10,7 @@ import tokenizers.decoders
 import tokenizers.models
 import tokenizers.pre_tokenizers
 
-from device_agent.engine.rows import Floats, Snapshot
+from device_agent.engine.rows import Floats, Lora, Snapshot
 from device_agent.engine.sequence import Language
 
 END = 256
@@ -77,6 +77,7 @@ class FakeRows:
         self.clock = clock or Clock()
         self.cost = cost
         self.texts: list[list[int]] = [[] for _ in range(most_rows)]
+        self.loras: list[Lora | None] = [None] * most_rows
         self.steps: list[tuple[str, dict[int, tuple[int, ...]]]] = []
         self.before_step: Callable[[], None] = lambda: None
         self.shrunk = 0
@@ -90,6 +91,9 @@ class FakeRows:
 
     def length(self, row: int) -> int:
         return len(self.texts[row])
+
+    def adapt(self, row: int, lora: Lora | None) -> None:
+        self.loras[row] = lora
 
     def read(self, row: int, ids: Sequence[int], *, keep: int = 1) -> Floats:
         assert 0 <= keep <= len(ids) > 0

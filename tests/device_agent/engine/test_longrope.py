@@ -7,7 +7,7 @@ import pytest
 
 from device_agent.engine.longrope import CHUNK_TOKENS, LongropeRows
 from device_agent.engine.prompt_graph import PromptGraph
-from device_agent.engine.rows import Floats, Snapshot
+from device_agent.engine.rows import Floats, Lora, Snapshot
 
 LIMIT = 2 * CHUNK_TOKENS + 3
 IDS = list(range(3 * CHUNK_TOKENS))
@@ -30,10 +30,15 @@ class Recorded:
         self.fails = False
         self.attached: list[PromptGraph | None] = []
         self.shrunk = 0
+        self.lora: Lora | None = None
 
     def length(self, row: int) -> int:
         assert row == 0
         return len(self.cache)
+
+    def adapt(self, row: int, lora: Lora | None) -> None:
+        assert row == 0
+        self.lora = lora
 
     def read(self, row: int, ids: Sequence[int], *, keep: int = 1, width: int = 0) -> Floats:
         assert row == 0

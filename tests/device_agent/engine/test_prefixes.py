@@ -20,7 +20,7 @@ def kept(*texts: str) -> Prefixes:
 
 
 def texts(prefixes: Prefixes) -> list[str]:
-    return [bytes(ids).decode() for ids in prefixes._entries]
+    return [bytes(ids).decode() for _, ids in prefixes._entries]
 
 
 @given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))

@@ -7,7 +7,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from device_agent.http import HttpSettings, Server, create_app
-from tests.fakes import FakeService, script
+from tests.fakes import FakeService, script, services
 
 SETTINGS = HttpSettings(poll_s=0.02, heartbeat_s=60.0, threads=6, drain_s=0.5)
 Start = Callable[[FakeService, HttpSettings], Server]
@@ -20,7 +20,7 @@ def service() -> FakeService:
 
 @pytest.fixture
 def client(service: FakeService) -> FlaskClient:
-    return create_app(service, SETTINGS).test_client()
+    return create_app(services(service), SETTINGS).test_client()
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def start() -> Iterator[Start]:
     running: list[tuple[Server, threading.Thread]] = []
 
     def run(service: FakeService, settings: HttpSettings) -> Server:
-        server = Server(create_app(service, settings), host="127.0.0.1", port=0, settings=settings)
+        server = Server(create_app(services(service), settings), host="127.0.0.1", port=0, settings=settings)
         thread = threading.Thread(target=server.serve)
         thread.start()
         running.append((server, thread))

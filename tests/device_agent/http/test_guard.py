@@ -78,7 +78,32 @@ def test_the_agents_own_page_may_post(client: FlaskClient) -> None:
     assert client.post("/v1/chat/completions", json=CHAT, headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
-def test_no_other_site_is_let_read(client: FlaskClient, method: str) -> None:
-    answer = client.open("/v1/models", method=method, headers={"Origin": "http://evil.example"})
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "DELETE"])
+@pytest.mark.parametrize(
+    "path", ["/", "/health", "/v1/models", "/v1/usage", "/openapi.json", "/web/app.js", "/nowhere"]
+)
+def test_a_page_of_another_site_gets_nothing(client: FlaskClient, method: str, path: str) -> None:
+    answer = client.open(path, method=method, headers={"Origin": "http://evil.example"})
+    assert answer.status_code == 403
     assert not [name for name, _ in answer.headers if name.lower().startswith("access-control")]
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "somewhere"])
+@pytest.mark.parametrize("mode", ["no-cors", "navigate", "cors", "websocket"])
+def test_a_request_that_a_browser_says_comes_from_elsewhere_gets_nothing(
+    client: FlaskClient, site: str, mode: str
+) -> None:
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}  # of an image, a form or a script: no Origin
+    assert client.get("/v1/models", headers=headers).status_code == 403
+
+
+def test_a_person_may_follow_a_link_to_the_page_and_to_nothing_else(client: FlaskClient) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert client.get("/", headers=headers).status_code == 200
+    assert client.get("/openapi.json", headers=headers).status_code == 403
+    assert client.post("/", headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+def test_what_a_person_types_and_the_page_itself_are_served(client: FlaskClient, site: str) -> None:
+    assert client.get("/openapi.json", headers={"Sec-Fetch-Site": site}).status_code == 200

@@ -12,7 +12,7 @@ from device_agent.http import create_app
 from edgekit.chat import Message
 from edgekit.errors import ContextOverflow, EdgekitError, Overloaded, ShuttingDown, TemplateError
 from tests.device_agent.http.conftest import SETTINGS
-from tests.fakes import VOCAB, FakeService, script
+from tests.fakes import FakeService, script, services
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
 PLAIN = {"model": "tiny", "prompt": "Hello"}
@@ -29,6 +29,7 @@ USAGE = {
     "completion_tokens": 4,
     "total_tokens": 9,
     "prompt_tokens_details": {"cached_tokens": 3},
+    "completion_tokens_details": {"reasoning_tokens": 0},
 }
 ROUTES = [
     pytest.param(prefix + path, body, id=prefix + path)
@@ -46,37 +47,9 @@ def events(raw: bytes) -> list[Any]:
     return [payload if payload == "[DONE]" else json.loads(payload) for payload in payloads]
 
 
-@pytest.mark.parametrize("prefix", ["", "/v1"])
-def test_models_lists_the_one_model_with_its_facts(client: FlaskClient, prefix: str) -> None:
-    listing = client.get(f"{prefix}/models").get_json()
-    assert listing["object"] == "list"
-    (card,) = listing["data"]
-    assert card == client.get(f"{prefix}/models/tiny").get_json()
-    meta = card.pop("meta")
-    assert card == {"id": "tiny", "object": "model", "created": 1_700_000_000, "owned_by": "edgekit"}
-    assert len(meta.pop("sha256")) == 64
-    assert meta == {
-        "n_ctx": 200,
-        "n_ctx_train": 256,
-        "n_vocab": VOCAB,
-        "n_params": FakeService().manifest.arch.parameters,
-        "size": 96_001_000,
-        "quantisation": "int4",
-        "version": "1.0",
-    }
-
-
-@pytest.mark.parametrize("name", ["gpt-4", "org/model", "tiny/"])
-def test_another_model_is_not_found(client: FlaskClient, name: str) -> None:
-    answer = client.get(f"/v1/models/{name}")
-    assert answer.status_code == 404
-    error = answer.get_json()["error"]
-    assert (error["type"], error["code"], error["param"]) == ("not_found_error", "model_not_found", "model")
-
-
 def test_health_says_ok(client: FlaskClient) -> None:
     answer = client.get("/health")
-    assert (answer.status_code, answer.get_json()) == (200, {"status": "ok"})
+    assert (answer.status_code, answer.get_json()) == (200, {"status": "ok", "reasons": []})
 
 
 def test_a_chat_answer_has_openais_shape(client: FlaskClient) -> None:
@@ -92,7 +65,7 @@ def test_a_chat_answer_has_openais_shape(client: FlaskClient) -> None:
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": "Paris."},
+                "message": {"role": "assistant", "content": "Paris.", "refusal": None},
                 "logprobs": None,
                 "finish_reason": "stop",
             }
@@ -178,7 +151,7 @@ def test_the_fingerprint_changes_with_the_version() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_length_is_a_reason_to_finish(stream: bool) -> None:
-    client = create_app(FakeService(replies=script("a", finish="length")), SETTINGS).test_client()
+    client = create_app(services(FakeService(replies=script("a", finish="length"))), SETTINGS).test_client()
     raw = client.post("/v1/completions", json=PLAIN | {"stream": stream}).data
     last = events(raw)[-2] if stream else json.loads(raw)
     assert last["choices"][0]["finish_reason"] == "length"
@@ -186,7 +159,7 @@ def test_length_is_a_reason_to_finish(stream: bool) -> None:
 
 def test_text_on_the_last_piece_is_sent_before_the_reason() -> None:
     pieces = [Piece(text="all", tokens=(1, 2), finish="stop")]
-    client = create_app(FakeService(replies=pieces), SETTINGS).test_client()
+    client = create_app(services(FakeService(replies=pieces)), SETTINGS).test_client()
     chunks = events(client.post("/v1/completions", json=PLAIN | {"stream": True}).data)
     assert [chunk["choices"][0]["text"] for chunk in chunks[:-1]] == ["all", ""]
     assert client.post("/v1/completions", json=PLAIN).get_json()["choices"][0]["text"] == "all"
@@ -227,33 +200,6 @@ def test_an_sdks_dummy_key_is_no_problem(client: FlaskClient, path: str, body: A
 # --- bad requests ---------------------------------------------------------------------------
 
 
-BAD_BODIES = {
-    "empty": b"",
-    "no JSON": b"{'model': 1}",
-    "an array": b"[]",
-    "not UTF-8": b'{"model":"tiny","user":"\xff"}',
-    "NaN": b'{"model":"tiny","temperature":NaN}',
-    "deep": b'{"model":"tiny","metadata":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
-    "wrong type": b'{"model":"tiny","prompt":"a","messages":"a","temperature":"hot"}',
-    "nothing to answer": b'{"model":"tiny"}',
-}
-
-
-@BOTH
-@pytest.mark.parametrize("raw", BAD_BODIES.values(), ids=BAD_BODIES)
-def test_a_bad_body_is_one_clear_error(
-    client: FlaskClient, service: FakeService, path: str, body: Any, raw: bytes
-) -> None:
-    answer = client.post(path, data=raw, content_type="application/json")
-    assert answer.status_code == 400
-    error = answer.get_json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert error["type"] == "invalid_request_error"
-    assert error["message"]
-    assert service.generations == []
-    assert client.post(path, json=body).status_code == 200
-
-
 @BOTH
 @pytest.mark.parametrize(
     ("fields", "param"),
@@ -261,7 +207,7 @@ def test_a_bad_body_is_one_clear_error(
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 10**12}, "max_tokens"),
         ({"temperature": 3}, "temperature"),
-        ({"n": 2}, "n"),
+        ({"n": 9}, "n"),
         ({"logit_bias": {"1": 1000}}, "logit_bias"),
         ({"stop": ["a"] * 5}, "stop"),
         ({"no_such_thing": 1}, "no_such_thing"),
@@ -276,42 +222,15 @@ def test_a_wrong_parameter_is_named(
 
 
 @BOTH
-def test_an_unknown_model_is_not_found(client: FlaskClient, path: str, body: Any) -> None:
-    answer = client.post(path, json=body | {"model": "gpt-4"})
-    assert (answer.status_code, answer.get_json()["error"]["code"]) == (404, "model_not_found")
-
-
-@BOTH
-@pytest.mark.parametrize(
-    "said",
-    [
-        "text/plain",
-        "application/x-www-form-urlencoded",
-        "",
-        "application/json, application/json",
-        "application/json, text/plain",
-        "application/json; charset=latin-1",
-    ],
-)
-def test_a_body_that_is_not_said_to_be_json_is_refused(client: FlaskClient, path: str, body: Any, said: str) -> None:
-    answer = client.post(path, data=json.dumps(body), content_type=said)
-    assert answer.status_code == 415
-    assert "application/json" in answer.get_json()["error"]["message"]
-
-
-@BOTH
 def test_a_charset_of_utf8_is_fine(client: FlaskClient, path: str, body: Any) -> None:
     answer = client.post(path, data=json.dumps(body), content_type="application/json; charset=UTF-8")
     assert answer.status_code == 200
 
 
 @BOTH
-def test_a_body_over_the_limit_is_too_large(client: FlaskClient, path: str, body: Any) -> None:
-    raw = json.dumps(body).ljust(SETTINGS.body_limit_bytes + 1).encode()
-    answer = client.post(path, data=raw, content_type="application/json")
-    assert answer.status_code == 413
-    assert "4,194,304" in answer.get_json()["error"]["message"]
-    assert client.post(path, data=raw[:-1], content_type="application/json").status_code == 200
+def test_a_body_of_just_the_limit_is_read(client: FlaskClient, path: str, body: Any) -> None:
+    raw = json.dumps(body).ljust(SETTINGS.body_limit_bytes).encode()
+    assert client.post(path, data=raw, content_type="application/json").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/v1/nowhere", "/web/nowhere.js", "/web/../app.py", "/v2/models"])
@@ -348,7 +267,7 @@ def test_a_wrong_method_is_not_allowed(client: FlaskClient, method: str, path: s
 def test_a_refusal_of_the_engine_has_its_own_status(
     path: str, body: Any, stream: bool, problem: EdgekitError, status: int, code: str | None
 ) -> None:
-    client = create_app(FakeService(refusal=problem), SETTINGS).test_client()
+    client = create_app(services(FakeService(refusal=problem)), SETTINGS).test_client()
     answer = client.post(path, json=body | {"stream": stream})
     error = answer.get_json()["error"]
     assert (answer.status_code, error["code"], error["message"]) == (status, code, str(problem))
@@ -356,21 +275,21 @@ def test_a_refusal_of_the_engine_has_its_own_status(
 
 
 def test_a_context_overflow_has_both_numbers_and_the_known_wording() -> None:
-    client = create_app(FakeService(refusal=ContextOverflow(300, 200)), SETTINGS).test_client()
+    client = create_app(services(FakeService(refusal=ContextOverflow(300, 200))), SETTINGS).test_client()
     error = client.post("/v1/chat/completions", json=CHAT).get_json()["error"]
     assert (error["n_prompt_tokens"], error["n_ctx"]) == (300, 200)
     assert "maximum context length is 200 tokens" in error["message"]
 
 
 def test_a_busy_agent_says_when_to_come_back() -> None:
-    client = create_app(FakeService(refusal=Overloaded("8 requests wait", 3)), SETTINGS).test_client()
+    client = create_app(services(FakeService(refusal=Overloaded("8 requests wait", 3))), SETTINGS).test_client()
     assert client.post("/v1/completions", json=PLAIN).headers["Retry-After"] == "3"
 
 
 @BOTH
 def test_a_bug_is_a_plain_500_logged_once(path: str, body: Any, caplog: pytest.LogCaptureFixture) -> None:
     service = FakeService(refusal=ZeroDivisionError("secret detail"))
-    client = create_app(service, SETTINGS).test_client()
+    client = create_app(services(service), SETTINGS).test_client()
     answer = client.post(path, json=body)
     assert (answer.status_code, answer.get_json()["error"]["type"]) == (500, "server_error")
     assert "secret" not in answer.text
@@ -387,7 +306,7 @@ def test_a_bug_is_a_plain_500_logged_once(path: str, body: Any, caplog: pytest.L
     ids=["known", "bug"],
 )
 def test_an_error_in_the_middle_ends_the_stream_with_it(path: str, body: Any, problem: Exception, kind: str) -> None:
-    client = create_app(FakeService(replies=[Piece(text="a", tokens=(1,)), problem]), SETTINGS).test_client()
+    client = create_app(services(FakeService(replies=[Piece(text="a", tokens=(1,)), problem])), SETTINGS).test_client()
     raw = client.post(path, json=body | {"stream": True}).data
     *_, text, last = events(raw)
     assert text["choices"]
@@ -398,12 +317,12 @@ def test_an_error_in_the_middle_ends_the_stream_with_it(path: str, body: Any, pr
 @BOTH
 def test_an_error_in_the_middle_is_the_status_of_a_whole_answer(path: str, body: Any) -> None:
     service = FakeService(replies=[Piece(text="a", tokens=(1,)), Overloaded("too hot")])
-    assert create_app(service, SETTINGS).test_client().post(path, json=body).status_code == 503
+    assert create_app(services(service), SETTINGS).test_client().post(path, json=body).status_code == 503
 
 
 @BOTH
 def test_an_answer_that_the_agent_cut_short_is_no_success(path: str, body: Any) -> None:
-    client = create_app(FakeService(replies=script("a", finish="cancelled")), SETTINGS).test_client()
+    client = create_app(services(FakeService(replies=script("a", finish="cancelled"))), SETTINGS).test_client()
     assert client.post(path, json=body).get_json()["error"]["code"] == "shutting_down"
     *_, last = events(client.post(path, json=body | {"stream": True}).data)
     assert last["error"]["code"] == "shutting_down"
@@ -413,7 +332,7 @@ def test_an_answer_that_the_agent_cut_short_is_no_success(path: str, body: Any) 
 # --- headers --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/", "/web/app.js", "/v1/models", "/nowhere"])
+@pytest.mark.parametrize("path", ["/", "/web/app.js", "/v1/chat/completions", "/nowhere"])
 def test_every_response_is_hardened(client: FlaskClient, path: str) -> None:
     headers = client.get(path).headers
     assert headers["X-Content-Type-Options"] == "nosniff"
@@ -425,7 +344,7 @@ def test_every_response_is_hardened(client: FlaskClient, path: str) -> None:
 
 
 def test_page_files_are_cached_by_their_content(client: FlaskClient) -> None:
-    first = client.get("/web/app.css")
+    first = client.get("/web/base.css")
     assert first.mimetype == "text/css"
-    again = client.get("/web/app.css", headers={"If-None-Match": first.headers["ETag"]})
+    again = client.get("/web/base.css", headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")

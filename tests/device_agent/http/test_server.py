@@ -14,7 +14,7 @@ from device_agent.engine.records import Piece
 from device_agent.http import HttpSettings, Server, create_app
 from edgekit.errors import AddressInUse, UsageError
 from tests.device_agent.http.conftest import SETTINGS, Start
-from tests.fakes import FakeService, script
+from tests.fakes import FakeService, script, services
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
 WAIT_S = 20.0
@@ -75,7 +75,6 @@ def test_a_client_that_leaves_before_the_first_token_stops_its_generation(start:
     with connection(start(service, SETTINGS)) as opened:
         ask(opened, stream=stream)
         answer = service.answers.get(timeout=WAIT_S)
-        assert answer.polled.wait(WAIT_S)
     assert answer.cancelled.wait(WAIT_S)
 
 
@@ -98,7 +97,7 @@ def test_others_are_served_while_one_stream_waits(start: Start) -> None:
         ask(waiting, stream=True)
         answer = service.answers.get(timeout=WAIT_S)
         other.request("GET", "/health")
-        assert other.getresponse().read() == b'{"status":"ok"}'
+        assert other.getresponse().read() == b'{"status":"ok","reasons":[]}'
         answer.push(*script("a"))
         assert waiting.getresponse().read().endswith(b"data: [DONE]\n\n")
 
@@ -162,7 +161,7 @@ def test_the_server_header_names_no_software_versions(start: Start) -> None:
 
 
 def server_on(host: str, port: int) -> Server:
-    return Server(create_app(FakeService(), SETTINGS), host=host, port=port, settings=SETTINGS)
+    return Server(create_app(services(), SETTINGS), host=host, port=port, settings=SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +213,7 @@ def test_closing_an_unserved_server_gives_the_port_back() -> None:
 
 
 def serving(service: FakeService, settings: HttpSettings) -> tuple[Server, threading.Thread]:
-    server = Server(create_app(service, settings), host="127.0.0.1", port=0, settings=settings)
+    server = Server(create_app(services(service), settings), host="127.0.0.1", port=0, settings=settings)
     thread = threading.Thread(target=server.serve)
     thread.start()
     return server, thread

@@ -122,7 +122,7 @@ def test_limit_and_seed_choose_the_questions(
 ) -> None:
     seen: list[tuple[str, ...]] = []
 
-    def watched(*given: Any) -> Iterator[Answer]:
+    def watched(*given: Any, **_: object) -> Iterator[Answer]:
         asked: Sample = given[3]
         seen.append(tuple(question.where for question in asked.questions))
         assert [len(shots) for shots in asked.shots] == [1, 1, 1]

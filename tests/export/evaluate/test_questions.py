@@ -173,3 +173,9 @@ def test_too_few_rows_for_the_examples_are_an_error() -> None:
     assert sample(task(3), limit=None, seed=0, shots=2).questions
     with pytest.raises(BadTask, match="it has 3 questions: too few for 3 examples"):
         sample(task(3), limit=1, seed=0, shots=3)
+
+
+def test_the_questions_with_which_strategies_are_measured_are_thirty() -> None:
+    """Ten to work out, ten of knowledge, ten about a text."""
+    task = read_task(Path(__file__).parents[2] / "golden" / "questions.jsonl")
+    assert [question.style for question in task.questions] == ["match"] * 10 + ["choice"] * 20

@@ -1,0 +1,60 @@
+"""POST /v1/responses, without state."""
+
+import time
+import uuid
+
+from flask import Blueprint, Response
+
+from device_agent.conversation import converse
+from device_agent.http import serving
+from device_agent.http.bodies import json_body
+from device_agent.http.callers import require
+from device_agent.http.chat import directed, told
+from device_agent.http.dialect_shapes import ResponseEvent, ResponseObject
+from device_agent.http.openapi import Route
+from device_agent.http.response_replies import ResponseHead, ResponseReply
+from device_agent.http.schema.responses import RESPONSES, parse_response
+from device_agent.http.schema.sampling import check_sampling
+from device_agent.http.services import Services
+from device_agent.http.settings import HttpSettings
+from device_agent.http.spelling import Speller
+from device_agent.http.visit import Visit
+
+ROUTES = (
+    Route(
+        method="post",
+        path="/v1/responses",
+        summary="Answer an input as OpenAI's Responses API does, without keeping it.",
+        scope="infer",
+        request=RESPONSES,
+        reply=ResponseObject,
+        events=ResponseEvent,
+    ),
+)
+
+
+def routes(services: Services, settings: HttpSettings) -> Blueprint:
+    """A blueprint to be mounted at `/` and at `/v1`."""
+    blueprint = Blueprint("responses", __name__)
+
+    @blueprint.post("/responses")
+    def responses() -> Response:
+        who = require("infer")
+        asked = parse_response(json_body(), lenient=settings.lenient)
+        visit = Visit(services, who, "responses", asked.model)
+        with serving.beginning(visit):
+            model = visit.lease.model
+            visit.asked(told(asked.request))
+            wanted = directed(asked.request, visit.lease.name)
+            check_sampling(wanted.sampling, wanted.max_tokens, serving.facts_of(model))
+            head = ResponseHead(
+                id="resp_" + uuid.uuid4().hex,
+                created=int(time.time()),
+                model=asked.model or visit.lease.card.id,
+                asked=asked.asked,
+                speller=None if wanted.top_logprobs is None else Speller(model),
+            )
+            exchange = converse.start(model, wanted)  # errors up to here have their own status line
+        return serving.answer(exchange, ResponseReply(head), visit, stream=asked.stream, settings=settings)
+
+    return blueprint
