@@ -19,7 +19,19 @@ settings.load_profile("edgekit")
 DEVICE_TESTS = (ROOT / "tests" / "edgekit", ROOT / "tests" / "device_agent", ROOT / "tests" / "packaging" / "install")
 DEVICE_MODULES = {
     *("edgekit", "device_agent"),
-    *("click", "flask", "jinja2", "msgspec", "numpy", "onnxruntime", "psutil", "tokenizers", "waitress", "werkzeug"),
+    *(
+        "click",
+        "flask",
+        "jinja2",
+        "llguidance",
+        "msgspec",
+        "numpy",
+        "onnxruntime",
+        "psutil",
+        "tokenizers",
+        "waitress",
+        "werkzeug",
+    ),
     *("hypothesis", "packaging", "pytest"),  # `packaging` is a part of pytest
 }
 OTHER_MARKERS = {"browser", "demo", "encoder", "genai", "reference"}

@@ -57,8 +57,8 @@ class Generation:
 
     0 tokens are allowed where `prompt_logprobs` asks for those of the prompt. With `top_logprobs` (0 to
     MOST_TOP_LOGPROBS) every token comes with its own, and with those of so many likeliest ones. `shown` are special
-    tokens whose text belongs to the answer, such as one that opens a tool call. `adapter` is the LoRA adapter to
-    compute with, by name.
+    tokens whose text belongs to the answer, such as one that opens a tool call. A grammar ends an answer when nothing
+    can follow; a stop string ends it wherever its grammar is. `adapter` is the LoRA adapter to compute with, by name.
     """
 
     prompt: tuple[int, ...]
@@ -240,7 +240,7 @@ class ModelService(Protocol):
         """UTF-8 of a token, perhaps a part of a character; a special token's name."""
 
     def token_id(self, text: str) -> int | None:
-        """The id of the special token with this name, if there is one."""
+        """The id of the token that was added to the vocabulary by this name, if there is one; most such are special."""
 
     def text_of(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens included."""
