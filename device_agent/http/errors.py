@@ -25,7 +25,9 @@ def install(app: Flask, settings: HttpSettings) -> None:
 
     def known(problem: EdgekitError) -> Response:
         if problem.http_status >= 500:
-            _log.warning("a request could not be served: %s", problem)
+            # A full queue is no surprise, and thousands may meet it.
+            level = logging.INFO if isinstance(problem, Overloaded) else logging.WARNING
+            _log.log(level, "a request could not be served: %s", problem)
         response = as_json(_shape(problem), problem.http_status)
         response.headers.extend(_retry_headers(problem))
         return response
