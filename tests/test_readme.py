@@ -50,7 +50,11 @@ def verb(name: str) -> click.Command:
 
 
 def options_of(name: str) -> set[str]:
-    return {option for parameter in verb(name).params for option in parameter.opts if option.startswith("-")}
+    """A verb's, with those of its commands if it is a group of them."""
+    found = verb(name)
+    commands = [found, *(found.commands.values() if isinstance(found, click.Group) else ())]
+    params = [parameter for command in commands for parameter in command.params]
+    return {option for parameter in params for option in parameter.opts if option.startswith("-")}
 
 
 def edgekit_lines() -> list[str]:

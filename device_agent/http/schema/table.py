@@ -10,10 +10,14 @@ from device_agent.http.schema.chat import CHAT
 from device_agent.http.schema.completions import COMPLETIONS
 from device_agent.http.schema.embeddings import EMBEDDINGS
 from device_agent.http.schema.form import Form
+from device_agent.http.schema.messages import MESSAGES
+from device_agent.http.schema.responses import RESPONSES
 
 FORMS: Mapping[str, Form[Any]] = {
     "/v1/chat/completions": CHAT,
     "/v1/completions": COMPLETIONS,
+    "/v1/responses": RESPONSES,
+    "/v1/messages": MESSAGES,
     "/v1/embeddings": EMBEDDINGS,
 }
 REFUSED = "refused"
@@ -30,7 +34,7 @@ _KINDS: tuple[tuple[type[inspect.Type], str], ...] = (
 def table() -> str:
     """Markdown: one row for each parameter that any route knows, and what each of them does with it."""
     names = dict.fromkeys(name for form in FORMS.values() for name in form.names)
-    rows = [["parameter", *(f"`{path}`" for path in FORMS)], ["---"] * (1 + len(FORMS))]
+    rows = [["parameter", *(f"`{path.removeprefix('/v1/')}`" for path in FORMS)], ["---"] * (1 + len(FORMS))]
     rows += [[f"`{name}`", *(_cell(name, form) for form in FORMS.values())] for name in names]
     rows.append(["any other", *[REFUSED] * len(FORMS)])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
