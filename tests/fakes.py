@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from device_agent.engine.records import FinishReason, Generation, Piece, Timings
-from device_agent.http.reports import HealthReply
+from device_agent.http.replies.reports import HealthReply
 from device_agent.http.services import Caller, Card, Health, ModelName, Rates, Served, Services, Standing
 from edgekit.arch import ModelArch, Rotary
 from edgekit.chat import Message, Tool

@@ -1,10 +1,10 @@
-"""The agent's door: OpenAI-compatible routes, the chat page, and the server that carries them.
+"""The agent's door: the routes of three clients' dialects, the page, and the server that carries them.
 
-    a request: server -> guard -> callers (who) -> chat (route) -> schema (bytes to record) -> visit (admit, lease)
-               -> converse.start -> streaming (events) -> chat_replies (shapes) -> sse (bytes)
+    a request: server -> guard -> callers (who) -> routes/chat -> schema (bytes to record) -> visit (admit, lease)
+               -> conversation.converse.start -> streaming (events) -> replies/chat (shapes, bytes)
 
-`schema`, `shapes`, the replies, `openapi`, `sse` and `guard` are pure. Nothing here knows a model: what is behind the
-door are the protocols of services.py. Flask and waitress are imported here and nowhere else.
+`schema`, `replies`, `openapi` and `guard` are pure. Nothing here knows a model: what is behind the door are the
+protocols of services.py. Flask and waitress are imported here and nowhere else.
 """
 
 from device_agent.http.app import create_app

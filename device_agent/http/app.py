@@ -2,27 +2,22 @@
 
 from flask import Flask, Response, request
 
-from device_agent.http import (
-    access,
-    callers,
+from device_agent.http import access, callers, cors, errors, guard, openapi
+from device_agent.http.bodies import as_json
+from device_agent.http.routes import (
     catalogue,
     chat,
     completions,
-    cors,
     embeddings,
-    errors,
-    guard,
     keys,
     messages,
     models,
-    openapi,
     ops,
     page,
     responses,
     text,
     usage,
 )
-from device_agent.http.bodies import as_json
 from device_agent.http.services import Services
 from device_agent.http.settings import HttpSettings
 from edgekit import __version__

@@ -9,8 +9,9 @@ import logging
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from device_agent.http import message_replies, replies
 from device_agent.http.bodies import as_json
+from device_agent.http.replies import common
+from device_agent.http.replies import messages as message_replies
 from device_agent.http.settings import HttpSettings
 from edgekit.errors import EdgekitError, Overloaded, QuotaExceeded, RequestTooLarge, RouteError, ServerError
 
@@ -50,10 +51,10 @@ def install(app: Flask, settings: HttpSettings) -> None:
     app.register_error_handler(Exception, unexpected)
 
 
-def _shape(problem: EdgekitError) -> replies.Json:
+def _shape(problem: EdgekitError) -> common.Json:
     """OpenAI's error object, or Anthropic's where its SDK asks."""
     here = request.path.removeprefix("/v1")
-    return message_replies.error(problem) if here.startswith("/messages") else replies.error(problem)
+    return message_replies.error(problem) if here.startswith("/messages") else common.error(problem)
 
 
 def _retry_headers(problem: EdgekitError) -> dict[str, str]:

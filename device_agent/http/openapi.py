@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from device_agent.http.replies.shapes import ErrorReply
 from device_agent.http.schema.form import Form
 from device_agent.http.services import Scope
-from device_agent.http.shapes import ErrorReply
 
 Json = dict[str, Any]
 

@@ -10,9 +10,10 @@ from flask import Response, g, request
 
 from device_agent.conversation.records import Event, Exchange, Spent
 from device_agent.engine.records import ModelService
-from device_agent.http import replies, streaming
+from device_agent.http import streaming
 from device_agent.http.bodies import as_json
-from device_agent.http.replies import Envelope
+from device_agent.http.replies import common
+from device_agent.http.replies.common import Envelope
 from device_agent.http.schema.sampling import ModelFacts
 from device_agent.http.settings import HttpSettings
 from device_agent.http.streaming import Gone, Wire
@@ -52,7 +53,7 @@ def envelope(visit: Visit, prefix: str, *, named: str, with_usage: bool) -> Enve
         id=prefix + uuid.uuid4().hex,
         created=int(time.time()),
         model=named or card.id,
-        fingerprint=replies.fingerprint(card.manifest),
+        fingerprint=common.fingerprint(card.manifest),
         with_usage=with_usage,
     )
 

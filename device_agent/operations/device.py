@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from importlib import metadata
 
-from device_agent.http.reports import Clock, DeviceReply, Machine, Running, Versions
+from device_agent.http.replies.reports import Clock, DeviceReply, Machine, Running, Versions
 from device_agent.http.services import Card, Rates
 from device_agent.sensors import Readings
 from edgekit import __version__

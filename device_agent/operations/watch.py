@@ -9,7 +9,7 @@ from typing import Protocol
 from prometheus_client.metrics_core import CounterMetricFamily, InfoMetricFamily, Metric
 
 from device_agent import sensors
-from device_agent.http.reports import DeviceReply, Machine, Versions
+from device_agent.http.replies.reports import DeviceReply, Machine, Versions
 from device_agent.http.services import Card, Health, Rates, Served
 from device_agent.operations.device import machine, report, versions
 from device_agent.operations.health import health

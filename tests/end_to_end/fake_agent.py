@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask, Response, request
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from device_agent.http import page
+from device_agent.http.routes import page
 
 Json = dict[str, Any]
 CARD = """# tiny-instruct 1.2

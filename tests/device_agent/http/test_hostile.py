@@ -49,6 +49,9 @@ BODIES: dict[str, bytes] = {
     "wrong types everywhere": b'{"model":1,"messages":"a","prompt":{},"input":5,"content":[],"tokens":"a"}',
 }
 
+WRONG = "invalid_request_error"
+ANTHROPIC = {413: "request_too_large"}
+
 
 class NoKeys:
     """Where keys would be, if one were made."""
@@ -75,7 +78,8 @@ def check_error(answer: Any, status: int) -> Any:
     assert answer.status_code == status
     error = answer.get_json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
-    assert error["type"] == "invalid_request_error"
+    anthropic = answer.request.path.removeprefix("/v1").startswith("/messages")
+    assert error["type"] == (ANTHROPIC.get(status, WRONG) if anthropic else WRONG)
     assert 0 < len(error["message"]) < 2_000
     assert len(error["param"] or "") <= 200
     return error
@@ -132,14 +136,15 @@ RIGHT = {
     "input": "a",
     "content": "a",
     "tokens": [1],
+    "max_tokens": 1,
 }
 FORMS = {route.path.removeprefix("/v1"): route.request for route in ROUTES if route.request is not None}
 
 
 @pytest.mark.parametrize("path", [path for path in PATHS if "model" in FORMS[path.removeprefix("/v1")].names])
 def test_an_unknown_model_is_not_found(client: FlaskClient, path: str) -> None:
-    known = FORMS[path.removeprefix("/v1")]
-    body = {name: value for name, value in RIGHT.items() if name in known.names}
+    known = FORMS[path.removeprefix("/v1")].shape.__struct_fields__
+    body = {name: value for name, value in RIGHT.items() if name in known}
     answer = client.post(path, json=body | {"model": "gpt-4"})
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (404, "model_not_found")
     assert client.post(path, json=body).status_code in {200, 400}

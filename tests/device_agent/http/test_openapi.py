@@ -9,8 +9,8 @@ import pytest
 from device_agent.http import HttpSettings, create_app, openapi
 from device_agent.http.app import API
 from device_agent.http.openapi import Query, Route
+from device_agent.http.replies.shapes import ChatChunk, ChatCompletion, Detokenized
 from device_agent.http.schema.chat import CHAT
-from device_agent.http.shapes import ChatChunk, ChatCompletion, Detokenized
 from tests.fakes import FakeService, script, services
 
 PAGE = {"/", "/web/{name}", "/openapi.json"}

@@ -143,7 +143,7 @@ def test_two_answers_have_two_ids(client: FlaskClient) -> None:
 
 
 def test_the_fingerprint_changes_with_the_version() -> None:
-    from device_agent.http.replies import fingerprint
+    from device_agent.http.replies.common import fingerprint
     from tests.fakes import manifest
 
     assert fingerprint(manifest(version="1.0")) != fingerprint(manifest(version="1.1"))

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_agent.conversation.records import Ended, Event, Said
-from device_agent.http import HttpSettings, sse, streaming
-from device_agent.http.chat_replies import ChatReply
-from device_agent.http.replies import Envelope
+from device_agent.http import HttpSettings, streaming
+from device_agent.http.replies import sse
+from device_agent.http.replies.chat import ChatReply
+from device_agent.http.replies.common import Envelope
+from device_agent.http.replies.spelling import Speller
 from device_agent.http.services import Caller
-from device_agent.http.spelling import Speller
 from device_agent.http.visit import Visit
 from edgekit.errors import Overloaded
 from tests.device_agent.http.scripted import SPENT, FakeExchange

@@ -34,7 +34,7 @@ def routes() -> Blueprint:
     blueprint = Blueprint("page", __name__)
     files = {
         entry.name: entry.read_bytes()
-        for entry in (importlib.resources.files(__package__) / "web").iterdir()
+        for entry in (importlib.resources.files("device_agent.http") / "web").iterdir()
         if entry.is_file() and _ending(entry.name) in _TYPES
     }
 

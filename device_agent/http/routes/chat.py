@@ -9,14 +9,14 @@ from device_agent.conversation.records import ChatRequest
 from device_agent.http import serving
 from device_agent.http.bodies import json_body
 from device_agent.http.callers import require
-from device_agent.http.chat_replies import ChatReply
 from device_agent.http.openapi import Route
+from device_agent.http.replies.chat import ChatReply
+from device_agent.http.replies.shapes import ChatChunk, ChatCompletion
+from device_agent.http.replies.spelling import Speller
 from device_agent.http.schema.chat import CHAT, parse_chat
 from device_agent.http.schema.sampling import check_sampling
 from device_agent.http.services import ModelName, Services
 from device_agent.http.settings import HttpSettings
-from device_agent.http.shapes import ChatChunk, ChatCompletion
-from device_agent.http.spelling import Speller
 from device_agent.http.visit import Visit
 from edgekit.errors import InvalidRequest
 

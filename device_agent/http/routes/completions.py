@@ -6,14 +6,14 @@ from device_agent.conversation.complete import CompletionRequest, start_completi
 from device_agent.http import serving
 from device_agent.http.bodies import json_body
 from device_agent.http.callers import require
-from device_agent.http.completion_replies import CompletionReply
 from device_agent.http.openapi import Route
+from device_agent.http.replies.completions import CompletionReply
+from device_agent.http.replies.shapes import TextCompletion
+from device_agent.http.replies.spelling import Speller
 from device_agent.http.schema.completions import COMPLETIONS, AskedCompletion, parse_completion
 from device_agent.http.schema.sampling import check_sampling
 from device_agent.http.services import ModelName, Services
 from device_agent.http.settings import HttpSettings
-from device_agent.http.shapes import TextCompletion
-from device_agent.http.spelling import Speller
 from device_agent.http.visit import Visit
 from edgekit.errors import InvalidRequest
 

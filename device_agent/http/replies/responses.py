@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from device_agent.conversation.records import Event, Spent
 from device_agent.engine.records import TokenLogprob
-from device_agent.http import replies, sse
-from device_agent.http.blocks import Block, Blocks, Closed, Grown, Opened, Step
-from device_agent.http.spelling import Speller, finite, token_text
+from device_agent.http.replies import common, sse
+from device_agent.http.replies.blocks import Block, Blocks, Closed, Grown, Opened, Step
+from device_agent.http.replies.spelling import Speller, finite, token_text
 from edgekit.errors import EdgekitError
 
 Json = dict[str, Any]
@@ -59,7 +59,7 @@ class ResponseReply:
 
     def failed(self, problem: EdgekitError) -> bytes:
         """As `Wire`."""
-        shape = replies.error(problem)["error"]
+        shape = common.error(problem)["error"]
         return self._events(
             [{"type": "error", "code": shape["code"], "message": shape["message"], "param": shape["param"]}]
         )

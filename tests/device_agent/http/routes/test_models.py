@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from device_agent.http import create_app
-from device_agent.http.entries import CATALOGUE_TOKENS, model_list
+from device_agent.http.replies.entries import CATALOGUE_TOKENS, model_list
 from device_agent.http.services import Caller, Card
 from device_agent.shelf import Found, Shelf
 from device_agent.shelf.records import Adapter

@@ -4,7 +4,7 @@ from flask import Blueprint, Response, request
 
 from device_agent.http.bodies import as_json
 from device_agent.http.openapi import Route
-from device_agent.http.reports import DeviceReply, HealthReply, UnavailableError
+from device_agent.http.replies.reports import DeviceReply, HealthReply, UnavailableError
 from device_agent.http.services import Health, Operations
 
 ROUTES = (

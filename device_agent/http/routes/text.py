@@ -9,13 +9,13 @@ from device_agent.engine.records import ModelService
 from device_agent.http.bodies import as_json, json_body
 from device_agent.http.callers import require
 from device_agent.http.openapi import Route
+from device_agent.http.replies.shapes import Detokenized, Rendered, Tokenized, TokenPiece
 from device_agent.http.schema.form import read
 from device_agent.http.schema.text import DETOKENIZE, TEMPLATE, TOKENIZE
 from device_agent.http.schema.tools import tools_of
 from device_agent.http.schema.turns import messages_of
 from device_agent.http.services import Services
 from device_agent.http.settings import HttpSettings
-from device_agent.http.shapes import Detokenized, Rendered, Tokenized, TokenPiece
 from edgekit.errors import InvalidRequest
 
 ROUTES = (

@@ -1,4 +1,4 @@
-"""What all replies have in common. Pure; the shapes are in shapes.py, and each route's own part in *_replies.py."""
+"""What all replies have in common. Pure; the shapes are in shapes.py."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from device_agent.conversation.records import Spent
 from device_agent.engine.records import Timings
-from device_agent.http.shapes import CompletionDetails, PromptDetails, Timing, Usage
+from device_agent.http.replies.shapes import CompletionDetails, PromptDetails, Timing, Usage
 from edgekit.errors import ContextOverflow, EdgekitError, RequestError
 from edgekit.manifest import Manifest
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from device_agent.conversation.records import Ended, Event, Said
 from device_agent.engine.records import TokenLogprob
-from device_agent.http import sse
-from device_agent.http.completion_replies import CompletionReply, offsets
-from device_agent.http.replies import Envelope
-from device_agent.http.spelling import Speller
+from device_agent.http.replies import sse
+from device_agent.http.replies.common import Envelope
+from device_agent.http.replies.completions import CompletionReply, offsets
+from device_agent.http.replies.spelling import Speller
 from tests.device_agent.http.scripted import SPENT, parts
 from tests.fakes import TIMINGS, FakeService
 

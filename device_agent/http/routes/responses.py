@@ -9,15 +9,15 @@ from device_agent.conversation import converse
 from device_agent.http import serving
 from device_agent.http.bodies import json_body
 from device_agent.http.callers import require
-from device_agent.http.chat import directed, told
-from device_agent.http.dialect_shapes import ResponseEvent, ResponseObject
 from device_agent.http.openapi import Route
-from device_agent.http.response_replies import ResponseHead, ResponseReply
+from device_agent.http.replies.dialect_shapes import ResponseEvent, ResponseObject
+from device_agent.http.replies.responses import ResponseHead, ResponseReply
+from device_agent.http.replies.spelling import Speller
+from device_agent.http.routes.chat import directed, told
 from device_agent.http.schema.responses import RESPONSES, parse_response
 from device_agent.http.schema.sampling import check_sampling
 from device_agent.http.services import Services
 from device_agent.http.settings import HttpSettings
-from device_agent.http.spelling import Speller
 from device_agent.http.visit import Visit
 
 ROUTES = (

@@ -4,7 +4,7 @@ import pytest
 
 from device_agent.conversation.records import Argued, Called, Ended, Event, Said, Thought
 from device_agent.engine.records import TokenLogprob
-from device_agent.http.blocks import Blocks, Closed, Grown, Opened
+from device_agent.http.replies.blocks import Blocks, Closed, Grown, Opened
 
 EVENTS: list[Event] = [
     Thought(text="Let me "),

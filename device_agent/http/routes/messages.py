@@ -9,10 +9,10 @@ from device_agent.conversation.phases import first_phases
 from device_agent.http import serving
 from device_agent.http.bodies import as_json, json_body
 from device_agent.http.callers import require
-from device_agent.http.chat import directed, told
-from device_agent.http.dialect_shapes import MessageEvent, MessageObject, TokenCount
-from device_agent.http.message_replies import MessageHead, MessageReply
 from device_agent.http.openapi import Route
+from device_agent.http.replies.dialect_shapes import MessageEvent, MessageObject, TokenCount
+from device_agent.http.replies.messages import MessageHead, MessageReply
+from device_agent.http.routes.chat import directed, told
 from device_agent.http.schema.messages import COUNT, MESSAGES, parse_count, parse_message
 from device_agent.http.schema.sampling import check_sampling
 from device_agent.http.services import Services

@@ -12,11 +12,11 @@ from device_agent.http import serving
 from device_agent.http.bodies import as_json, json_body
 from device_agent.http.callers import require
 from device_agent.http.openapi import Route
+from device_agent.http.replies.shapes import Embedding, EmbeddingList, EmbeddingUsage
 from device_agent.http.schema import limits
 from device_agent.http.schema.embeddings import EMBEDDINGS, EmbeddingBody, parse_embedding
 from device_agent.http.services import Encoder, Services
 from device_agent.http.settings import HttpSettings
-from device_agent.http.shapes import Embedding, EmbeddingList, EmbeddingUsage
 from device_agent.http.streaming import ClientGone, Gone
 from device_agent.http.visit import Visit
 from edgekit.errors import InvalidRequest

@@ -8,15 +8,14 @@ from typing import Any, Final
 import msgspec
 
 from device_agent.conversation.records import Event, Spent
-from device_agent.http import replies
-from device_agent.http.blocks import Block, Blocks, Closed, Grown, Opened, Step
+from device_agent.http.replies import common
+from device_agent.http.replies.blocks import Block, Blocks, Closed, Grown, Opened, Step
 from edgekit.errors import EdgekitError
 
 Json = dict[str, Any]
 
 STOP_REASONS: Final = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 ERROR_TYPES: Final = {
-    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
@@ -24,7 +23,7 @@ ERROR_TYPES: Final = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
-"""By HTTP status; anything else is an api_error."""
+"""By HTTP status. Of others, those below 500 are the request's fault too."""
 
 _EMPTY: Final = {"reasoning": {"thinking": "", "signature": ""}, "text": {"text": ""}}
 _TYPES: Final = {"reasoning": "thinking", "text": "text", "call": "tool_use"}
@@ -87,7 +86,8 @@ class MessageReply:
 
 def error(problem: EdgekitError) -> Json:
     """Anthropic's error object; what only OpenAI's has is there too, as in every other route's."""
-    inner = replies.error(problem)["error"] | {"type": ERROR_TYPES.get(problem.http_status, "api_error")}
+    other = "invalid_request_error" if problem.http_status < 500 else "api_error"
+    inner = common.error(problem)["error"] | {"type": ERROR_TYPES.get(problem.http_status, other)}
     return {"type": "error", "error": inner}
 
 

@@ -8,10 +8,10 @@ from msgspec import UNSET, UnsetType
 
 from device_agent.conversation.records import Ended, Event, Said, Spent
 from device_agent.engine.records import TokenLogprob
-from device_agent.http import replies, sse
-from device_agent.http.replies import Envelope
-from device_agent.http.shapes import TextChoice, TextCompletion, TextLogprobs, Timing, Usage
-from device_agent.http.spelling import Speller, finite, token_text
+from device_agent.http.replies import common, sse
+from device_agent.http.replies.common import Envelope
+from device_agent.http.replies.shapes import TextChoice, TextCompletion, TextLogprobs, Timing, Usage
+from device_agent.http.replies.spelling import Speller, finite, token_text
 from edgekit.errors import EdgekitError
 
 _NEAR_BYTES = 16
@@ -40,18 +40,18 @@ class CompletionReply:
         if choice is None:
             return b""
         usage = None if self.envelope.with_usage else UNSET
-        timings = replies.timing(event.timings) if isinstance(event, Ended) else UNSET
+        timings = common.timing(event.timings) if isinstance(event, Ended) else UNSET
         return sse.event(msgspec.to_builtins(self._bare([choice], usage=usage, timings=timings)))
 
     def closing(self, spent: Spent) -> bytes:
         """Usage only for clients that asked: naive ones index choices[0]."""
         if not self.envelope.with_usage:
             return sse.DONE
-        return sse.event(msgspec.to_builtins(self._bare([], usage=replies.usage(spent)))) + sse.DONE
+        return sse.event(msgspec.to_builtins(self._bare([], usage=common.usage(spent)))) + sse.DONE
 
     def failed(self, problem: EdgekitError) -> bytes:
         """The error object as an event."""
-        return sse.event(replies.error(problem))
+        return sse.event(common.error(problem))
 
     def ping(self) -> bytes:
         """A comment."""
@@ -69,8 +69,8 @@ class CompletionReply:
         for event in events:
             _add(made[event.choice], self._choice(event))
             if isinstance(event, Ended) and event.choice == 0:
-                timings = replies.timing(event.timings)
-        return self._bare(made, usage=replies.usage(spent), timings=timings)
+                timings = common.timing(event.timings)
+        return self._bare(made, usage=common.usage(spent), timings=timings)
 
     def _bare(
         self,

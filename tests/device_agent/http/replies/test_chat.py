@@ -9,10 +9,10 @@ import pytest
 
 from device_agent.conversation.records import Argued, Called, Ended, Event, Said, Spent, Thought
 from device_agent.engine.records import TokenLogprob
-from device_agent.http import sse
-from device_agent.http.chat_replies import ChatReply
-from device_agent.http.replies import Envelope
-from device_agent.http.spelling import Speller
+from device_agent.http.replies import sse
+from device_agent.http.replies.chat import ChatReply
+from device_agent.http.replies.common import Envelope
+from device_agent.http.replies.spelling import Speller
 from tests.device_agent.http.scripted import SPENT, parts
 from tests.fakes import TIMINGS, FakeService
 

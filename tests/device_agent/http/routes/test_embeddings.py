@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from device_agent.http import create_app
-from device_agent.http.embeddings import TOGETHER
+from device_agent.http.routes.embeddings import TOGETHER
 from device_agent.http.schema import limits
 from tests.device_agent.http.conftest import SETTINGS
 from tests.fakes import FakeBook, FakeEncoder, FakeModels, services

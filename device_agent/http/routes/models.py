@@ -3,8 +3,8 @@
 from flask import Blueprint, Response
 
 from device_agent.http.bodies import as_json
-from device_agent.http.entries import ModelEntry, ModelList, model_entries, model_list
 from device_agent.http.openapi import Route
+from device_agent.http.replies.entries import ModelEntry, ModelList, model_entries, model_list
 from device_agent.http.services import Services
 from device_agent.http.settings import HttpSettings
 

@@ -8,9 +8,9 @@ from msgspec import UNSET, UnsetType
 
 from device_agent.conversation.records import Argued, Called, Ended, Event, Said, Spent, Thought
 from device_agent.engine.records import TokenLogprob
-from device_agent.http import replies, sse
-from device_agent.http.replies import Envelope
-from device_agent.http.shapes import (
+from device_agent.http.replies import common, sse
+from device_agent.http.replies.common import Envelope
+from device_agent.http.replies.shapes import (
     CallFunction,
     ChatChoice,
     ChatChunk,
@@ -26,7 +26,7 @@ from device_agent.http.shapes import (
     ToolCallReply,
     Usage,
 )
-from device_agent.http.spelling import Speller, finite, token_text
+from device_agent.http.replies.spelling import Speller, finite, token_text
 from edgekit.errors import EdgekitError
 
 
@@ -54,7 +54,7 @@ class ChatReply:
         """The chunk that says this."""
         if isinstance(event, Ended):
             choice = ChatChunkChoice(index=event.choice, delta=ChatDelta(), finish_reason=event.reason)
-            return self._chunk(choice, timings=replies.timing(event.timings))
+            return self._chunk(choice, timings=common.timing(event.timings))
         if isinstance(event, Said):
             content = self._tokens(event.logprobs)
             if not event.text and not content:
@@ -68,11 +68,11 @@ class ChatReply:
         """Usage only for clients that asked: naive ones index choices[0]."""
         if not self.envelope.with_usage:
             return sse.DONE
-        return sse.event(msgspec.to_builtins(self._bare([], usage=replies.usage(spent)))) + sse.DONE
+        return sse.event(msgspec.to_builtins(self._bare([], usage=common.usage(spent)))) + sse.DONE
 
     def failed(self, problem: EdgekitError) -> bytes:
         """The error object as an event."""
-        return sse.event(replies.error(problem))
+        return sse.event(common.error(problem))
 
     def ping(self) -> bytes:
         """A comment."""
@@ -113,8 +113,8 @@ class ChatReply:
             model=self.envelope.model,
             system_fingerprint=self.envelope.fingerprint,
             choices=[self._choice(index, draft) for index, draft in enumerate(drafts)],
-            usage=replies.usage(spent),
-            timings=replies.timing(drafts[0].end.timings),
+            usage=common.usage(spent),
+            timings=common.timing(drafts[0].end.timings),
         )
 
     def _choice(self, index: int, draft: "_Draft") -> ChatChoice:
