@@ -15,6 +15,7 @@ from device_agent.conversation.merge import Merged
 from device_agent.conversation.phases import Phase, Written, first_phases
 from device_agent.conversation.records import ChatRequest, Event, Exchange, Spent
 from device_agent.engine.records import ModelService, Piece
+from edgekit.errors import InvalidRequest
 from edgekit.strategies import Strategies, packaged
 
 _RETRY_S = 0.25
@@ -28,7 +29,12 @@ def start(model: ModelService, request: ChatRequest, *, strategies: Strategies |
     be; TemplateError; ContextOverflow; Overloaded and ShuttingDown. Nothing runs then.
     """
     exchange = Conversation(model)
-    exchange.begin(first_phases(model, request, strategies or packaged()))
+    try:
+        exchange.begin(first_phases(model, request, strategies or packaged()))
+    except InvalidRequest as problem:
+        if problem.param == "grammar" and request.grammar is None:  # it was made of the tools
+            raise InvalidRequest(problem.problem, param="tools") from problem
+        raise
     return exchange
 
 

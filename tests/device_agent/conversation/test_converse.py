@@ -152,6 +152,14 @@ def test_what_the_engine_refuses_is_raised_at_once(problem: EdgekitError) -> Non
         start(FakeService(refusal=problem), REQUEST)
 
 
+@pytest.mark.parametrize(("own", "param"), [(None, "tools"), (SCHEMA, "grammar")])
+def test_a_grammar_that_was_made_of_the_tools_is_refused_as_theirs(own: Grammar | None, param: str) -> None:
+    service = FakeService(refusal=InvalidRequest("too complex", param="grammar"))
+    with pytest.raises(InvalidRequest) as refused:
+        start(service, replace(REQUEST, tools=(Tool(name="F"),), grammar=own))
+    assert refused.value.param == param
+
+
 def test_none_comes_in_time() -> None:
     service = FakeService()
     exchange = start(service, REQUEST)
