@@ -1,20 +1,19 @@
-"""What HTTP adds to the engine: the same chats in this process and through a running agent, in turn.
+"""What HTTP adds to the engine: the same chats asked of the model itself and through the agent's API, in turn.
 
-    python tests/bench/api.py BUNDLE [--rounds 12] [--tokens 50]
+    python tests/bench/api.py BUNDLE [--rounds 20] [--tokens 50]
 
-Both ends are this machine's, the model is the same, answers have exactly --tokens tokens. Each round asks something
-new of both, in changing order; what is printed are medians, and the median of the rounds' differences as a share of
-the time that the engine decoded.
+One process holds the agent, as `edgekit serve` does, and whoever asks; so the client's own work counts as the API's.
+Answers have exactly --tokens tokens. Each round asks something new in every way, in changing order; what is printed are
+medians, and the median of the rounds' differences as a share of the time that the engine decoded.
 """
 
 import argparse
 import contextlib
 import http.client
 import json
-import os
-import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,32 +23,33 @@ from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from device_agent import Model
-from device_agent.engine.records import EngineSettings, Generation, Sampling
+from device_agent.app import Agent
+from device_agent.engine.records import Generation, ModelService, Sampling
 from edgekit.chat import Message
+from edgekit.settings import EngineOptions, ModelsSettings, ServerSettings, Settings
 
-ROOT = Path(__file__).parents[2]
 BAN = -100.0
 Ask = Callable[[str], float]
 
 
 @contextlib.contextmanager
-def agent(bundle: Path, home: Path) -> Iterator[str]:
-    """A running agent's address."""
-    command = [sys.executable, "-m", "edgekit", "serve", str(bundle), "--port", "0", "--json"]
-    environment = {**os.environ, "EDGEKIT_HOME": str(home)}
-    with subprocess.Popen([*command, "--draft", "off"], cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            text = b""
-            while not text.endswith(b"}\n"):
-                text += process.stdout.readline()
-            yield json.loads(text)["url"]
-        finally:
-            process.terminate()
+def serving(bundle: Path, home: Path) -> Iterator[Agent]:
+    """A running agent."""
+    engine = EngineOptions(draft="off", prefill="int4")
+    settings = Settings(server=ServerSettings(port=0), engine=engine, models=ModelsSettings(path=str(bundle)))
+    agent = Agent(settings, home)
+    ready = threading.Event()
+    thread = threading.Thread(target=agent.run, args=(lambda *_: ready.set(),))
+    thread.start()
+    ready.wait()
+    try:
+        yield agent
+    finally:
+        agent.stop()
+        thread.join()
 
 
-def inside(model: Model, tokens: int, decoding: list[float]) -> Ask:
+def inside(model: ModelService, tokens: int, decoding: list[float]) -> Ask:
     """Seconds of a chat in this process; the engine's own decoding time goes into `decoding`."""
     endless = Sampling(temperature=0.0, logit_bias=dict.fromkeys(model.manifest.tokens.eos, BAN))
 
@@ -67,7 +67,7 @@ def inside(model: Model, tokens: int, decoding: list[float]) -> Ask:
     return ask
 
 
-def outside(url: str, model: Model, tokens: int, *, stream: bool) -> Ask:
+def outside(url: str, model: ModelService, tokens: int, *, stream: bool) -> Ask:
     """Seconds of a chat through the API, on one connection that stays open."""
     place = urlsplit(url)
     connection = http.client.HTTPConnection(place.hostname or "", place.port)
@@ -96,15 +96,13 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=50)
     options = parser.parse_args()
     decoding: list[float] = []
-    with (
-        tempfile.TemporaryDirectory() as home,
-        Model.open(options.bundle, engine=EngineSettings(guess=False, prefill="int4")) as model,
-        agent(options.bundle, Path(home)) as url,
-    ):
+    with tempfile.TemporaryDirectory() as home, serving(options.bundle, Path(home)) as agent:
+        lease = agent.shelf.lease("")
+        model, url = lease.model, agent.server.url
         ways = {
             "in process": inside(model, options.tokens, decoding),
             "API, whole": outside(url, model, options.tokens, stream=False),
@@ -117,6 +115,7 @@ def main() -> None:
                 seconds = ask(f"Tell me about the number {at * 7919}.")
                 if at > 1:  # the first two warm up
                     took[name].append(seconds)
+        lease.release()
     decode_s = median(decoding[2:])
     print(f"{options.tokens} tokens, decoded in {decode_s * 1e3:.0f} ms\n")
     print("| way | whole time | over the engine, of the decoding time |")
