@@ -81,7 +81,6 @@ class Agent:
             keys=self.gate.keys,
             usage=self.ledger,
             operations=self.watch,
-            keep_texts=config.ledger.keep_texts,
             strategies=config.strategies,
         )
         app = create_app(self.services, config.http)

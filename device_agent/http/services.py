@@ -252,6 +252,10 @@ class Usage(Protocol):
     def currency(self) -> str | None:
         """Of the costs in `usage`, None if nothing has a price."""
 
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether prompts and answers are written down too."""
+
     def usage(self, *, days: int, group: tuple[Column, ...], key: str | None = None) -> Sequence[UsageRow]:
         """Sums of the last `days` days, by the columns of `group`; of one key only if it is given ("": no key).
 
@@ -267,7 +271,7 @@ class Services:
     """Everything behind the door. `books` hear of every request; `strategies` are those that one may name.
 
     Of `keys`, `usage` and `operations` that are None, the routes are not found. Books hear of prompts and answers only
-    with `keep_texts`.
+    if `usage` keeps texts.
     """
 
     models: Models
@@ -276,5 +280,4 @@ class Services:
     keys: Keys | None = None
     usage: Usage | None = None
     operations: Operations | None = None
-    keep_texts: bool = False
     strategies: Strategies = field(default_factory=packaged)

@@ -22,6 +22,7 @@ class Visit:
         self._open = True
         self.served: Served | None = None
         self._said: list[str] = []
+        self._keeps_texts = services.usage is not None and services.usage.keeps_texts
         self._ticket: Ticket = services.gate.admit(caller)
         try:
             self.lease: Lease = services.models.lease(model)
@@ -46,13 +47,13 @@ class Visit:
 
     def asked(self, prompt: str) -> None:
         """What was asked, in words: written down only if the agent keeps texts."""
-        if self._services.keep_texts:
+        if self._keeps_texts:
             self._served = replace(self._served, prompt=prompt)
 
     def heard(self, event: Event) -> None:
         """A part of the answer is there. Its text, of the first choice, is written down if the agent keeps texts."""
         self.first_token()
-        if self._services.keep_texts and isinstance(event, Said) and event.choice == 0:
+        if self._keeps_texts and isinstance(event, Said) and event.choice == 0:
             self._said.append(event.text)
 
     def first_token(self) -> None:

@@ -122,6 +122,11 @@ class Ledger:
         """Of the costs in `usage`, None if nothing has a price."""
         return None if self.settings.prices is None else self.settings.prices.currency
 
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether prompts and answers are written down too."""
+        return self.settings.keep_texts
+
     def usage(self, *, days: int, group: tuple[Column, ...], key: str | None = None) -> list[UsageRow]:
         """Sums of the last `days` days, by the columns of `group`; of one key only if it is given ("": no key).
 

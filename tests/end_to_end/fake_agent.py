@@ -222,7 +222,7 @@ class FakeAgent:
         return self.readings
 
     def _usage(self) -> Json:
-        return {"object": "list", "currency": self.currency, "data": self.rows}
+        return {"object": "list", "currency": self.currency, "texts_kept": False, "data": self.rows}
 
     def _csv(self) -> Response:
         return Response("day,model\n2026-11-23,tiny\n", content_type="text/csv")

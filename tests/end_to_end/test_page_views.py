@@ -200,6 +200,7 @@ def test_usage_is_summed_plotted_and_listed(open_page: Open, agent: FakeAgent) -
     expect(page.locator(".plain-table tbody tr")).to_have_count(3)
     expect(page.locator(".plain-table tbody tr").first.locator("td")).to_have_text(["a", "3", "300", "150", "30"])
     assert "GET /v1/usage?days=30&group=day,model" in agent.asked
+    expect(page.locator("#usage-texts")).to_contain_text("are not kept")
 
 
 def test_a_day_can_be_read_by_keyboard(open_page: Open, agent: FakeAgent) -> None:

@@ -32,10 +32,11 @@ class UsageEntry(Struct, kw_only=True):
 
 
 class UsageList(Struct, kw_only=True):
-    """The sums that were asked for."""
+    """The sums that were asked for. `texts_kept`: prompts and answers are written down beside them."""
 
     object: str = "list"
     currency: str | None
+    texts_kept: bool
     data: list[UsageEntry]
 
 
@@ -79,7 +80,9 @@ def routes(services: Services, _: HttpSettings) -> Blueprint:
 
     @blueprint.get("/usage")
     def usage() -> Response:
-        return as_json({"object": "list", "currency": _book(services).currency, "data": _asked(services)})
+        book = _book(services)
+        found = {"object": "list", "currency": book.currency, "texts_kept": book.keeps_texts}
+        return as_json(found | {"data": _asked(services)})
 
     @blueprint.get("/usage.csv")
     def usage_csv() -> Response:

@@ -48,6 +48,9 @@ async function load() {
   try {
     const found = await api.usage(range, group);
     const rows = Array.isArray(found.data) ? found.data : [];
+    view.querySelector("#usage-texts").textContent = found.texts_kept
+      ? "This agent is set to keep the texts of questions and answers too."
+      : "Texts of questions and answers are not kept.";
     if (mine === turn) body.replaceChildren(...content(rows, found.currency ?? null));
   } catch (error) {
     if (mine === turn) body.replaceChildren(problem(error, { retry: load, what: "the record of usage" }));
@@ -59,7 +62,7 @@ function head() {
     "header.page-head",
     {},
     h("h1", { id: "usage-title", tabindex: "-1" }, "Usage"),
-    h("p.lead", {}, "Tokens that this device has read and written. No text is recorded here."),
+    h("p.lead", {}, "Tokens that this device has read and written. ", h("span", { id: "usage-texts" })),
     h("div.choosers"),
   );
 }

@@ -166,12 +166,15 @@ def test_bodies_and_lists_cost_no_request_of_a_quota(door: Door) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("keep_texts", [False, True])
-def test_books_hear_of_texts_only_where_they_are_kept(keep_texts: bool, stream: bool) -> None:
+def test_books_hear_of_texts_only_where_they_are_kept(keep_texts: bool, stream: bool, tmp_path: Path) -> None:
     book = FakeBook()
-    behind = replace(services(FakeService(replies=script("Pa", "ris")), book=book), keep_texts=keep_texts)
+    ledger = Ledger.open(tmp_path, LedgerSettings(keep_texts=keep_texts))
+    behind = replace(services(FakeService(replies=script("Pa", "ris")), book=book), usage=ledger)
     client = create_app(behind, HttpSettings(poll_s=0.02)).test_client()
     client.post("/v1/chat/completions", json=CHAT | {"stream": stream}).get_data()
     client.post("/v1/completions", json={"model": "tiny", "prompt": "Once", "stream": stream}).get_data()
+    assert client.get("/v1/usage").get_json()["texts_kept"] == keep_texts
+    ledger.close()
     told = [(page.prompt, page.answer) for page in book.pages]
     assert told == ([("user: Hello", "Paris"), ("Once", "Paris")] if keep_texts else [("", ""), ("", "")])
 
