@@ -117,7 +117,8 @@ def _device_installs() -> list[Install]:
 
 def _client_installs() -> list[Install]:
     """Client libraries as their users have them: in an environment of their own, since some hold others back."""
-    return [Install("client libraries", tuple(project_table()["project"]["optional-dependencies"]["clients"]))]
+    extras = project_table()["project"]["optional-dependencies"]
+    return [Install("client libraries", tuple(extras["clients"])), Install("litellm", tuple(extras["litellm"]))]
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def envelope(visit: Visit, prefix: str, *, named: str, with_usage: bool) -> Enve
         id=prefix + uuid.uuid4().hex,
         created=int(time.time()),
         model=named or card.id,
-        fingerprint=common.fingerprint(card.manifest),
+        fingerprint=common.fingerprint(card.manifest, visit.lease.name.adapter),
         with_usage=with_usage,
     )
 

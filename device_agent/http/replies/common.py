@@ -15,9 +15,10 @@ from edgekit.manifest import Manifest
 Json = dict[str, Any]
 
 
-def fingerprint(manifest: Manifest) -> str:
-    """`system_fingerprint`: changes when the model's name or version does."""
-    return "fp_" + hashlib.sha256(f"{manifest.name}\n{manifest.version}".encode()).hexdigest()[:12]
+def fingerprint(manifest: Manifest, adapter: str | None) -> str:
+    """`system_fingerprint`: changes when the model's name or version does, or the adapter."""
+    facts = f"{manifest.name}\n{manifest.version}" + ("" if adapter is None else f"\n{adapter}")
+    return "fp_" + hashlib.sha256(facts.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -146,7 +146,8 @@ def test_the_fingerprint_changes_with_the_version() -> None:
     from device_agent.http.replies.common import fingerprint
     from tests.fakes import manifest
 
-    assert fingerprint(manifest(version="1.0")) != fingerprint(manifest(version="1.1"))
+    asked = [(version, adapter) for version in ("1.0", "1.1") for adapter in (None, "one", "two")]
+    assert len({fingerprint(manifest(version=version), adapter) for version, adapter in asked}) == len(asked)
 
 
 @pytest.mark.parametrize("stream", [False, True])
