@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from device_agent.engine.graphs.session import read_parameters
 from device_agent.engine.rows import Floats, Lora
-from device_agent.engine.session import read_parameters
 from edgekit import adapter as formats
 from edgekit import contract
 from edgekit.adapter import AdapterFolder, AdapterManifest

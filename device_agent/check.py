@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from device_agent.engine.embed import Embedder
+from device_agent.engine.graphs.session import open_embedder, open_rows
 from device_agent.engine.records import GREEDY
 from device_agent.engine.rows import Rows
 from device_agent.engine.sampling import History, make_sampler
-from device_agent.engine.session import open_embedder, open_rows
 from device_agent.loader import read_tokenizer
 from edgekit.bundle import Bundle, problems, read_manifest
 from edgekit.errors import BundleError, CorruptBundle, EdgekitError

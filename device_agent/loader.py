@@ -17,15 +17,15 @@ import tokenizers
 from device_agent.checked import checked
 from device_agent.engine.drafting.guesser import Guesser
 from device_agent.engine.drafting.model import ModelDrafter, check_same_vocabulary
-from device_agent.engine.prompt import PromptEncoder
-from device_agent.engine.prompt_graph import OnnxPromptGraph
+from device_agent.engine.graphs.prompt_graph import OnnxPromptGraph
+from device_agent.engine.graphs.session import RUNTIME_VERSION, open_prompt_graph, open_rows
+from device_agent.engine.graphs.shared import OnnxRows
+from device_agent.engine.kept.warm import WarmFolder, key_of, system_prefix
 from device_agent.engine.records import EngineSettings
 from device_agent.engine.rows import Rows
-from device_agent.engine.scheduler import Scheduler
-from device_agent.engine.session import RUNTIME_VERSION, open_prompt_graph, open_rows
-from device_agent.engine.shared import OnnxRows
+from device_agent.engine.scheduling.scheduler import Scheduler
+from device_agent.engine.text.prompt import PromptEncoder
 from device_agent.engine.twin.prepare import Preparation, Runtime, Stopped
-from device_agent.engine.warm import WarmFolder, key_of, system_prefix
 from device_agent.stamps import CHECKED_FOLDER
 from edgekit import contract
 from edgekit.bundle import Bundle, open_bundle

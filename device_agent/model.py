@@ -32,16 +32,16 @@ import tokenizers
 
 from device_agent.adapters import Adapters
 from device_agent.checked import checked
-from device_agent.engine.answers import QueuedAnswer
 from device_agent.engine.embed import Embedder
-from device_agent.engine.guide import Grammars
-from device_agent.engine.prompt import PromptEncoder
+from device_agent.engine.grammars.guide import Grammars
+from device_agent.engine.graphs.session import open_embedder
 from device_agent.engine.records import GREEDY, EngineSettings, EngineState, Generation, Sampling
 from device_agent.engine.rows import Rows
-from device_agent.engine.scheduler import Scheduler
-from device_agent.engine.sequence import Language
-from device_agent.engine.session import open_embedder
-from device_agent.engine.spelling import Spelling
+from device_agent.engine.scheduling.answers import QueuedAnswer
+from device_agent.engine.scheduling.scheduler import Scheduler
+from device_agent.engine.scheduling.sequence import Language
+from device_agent.engine.text.prompt import PromptEncoder
+from device_agent.engine.text.spelling import Spelling
 from device_agent.loader import Loader, read_tokenizer
 from device_agent.stamps import CHECKED_FOLDER
 from edgekit.adapter import AdapterManifest

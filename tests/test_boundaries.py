@@ -68,7 +68,7 @@ def test_imports_stay_in_their_room(path: Path) -> None:
 def test_the_device_meets_onnxruntime_in_two_files_only() -> None:
     found = {_name(path) for path in ROOM_FILES if "onnxruntime" in imports_of(path)}
     assert {name for name in found if name.startswith("device_agent/")} == {
-        "device_agent/engine/session.py",
+        "device_agent/engine/graphs/session.py",
         "device_agent/engine/twin/probe.py",  # asks the processor, and runs no bundle
     }
 

@@ -9,7 +9,7 @@ from device_agent.bench.energy import EnergyMeter
 from device_agent.bench.plan import Decode, Plan
 from device_agent.bench.records import Round, Sample
 from device_agent.engine.rows import Rows
-from device_agent.engine.turns import CHUNK_TOKENS
+from device_agent.engine.scheduling.turns import CHUNK_TOKENS
 
 PIECE_TOKENS = CHUNK_TOKENS
 """Prompt tokens per pass, as in serving: one pass over a long prompt would show memory that no request takes."""

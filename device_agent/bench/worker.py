@@ -17,9 +17,9 @@ from device_agent.bench.measure import Timer
 from device_agent.bench.plan import Plan
 from device_agent.bench.records import Facts
 from device_agent.bench.weights import bytes_per_token
+from device_agent.engine.graphs.session import open_rows
+from device_agent.engine.graphs.shared import OnnxRows
 from device_agent.engine.records import EngineSettings, PrefillMode
-from device_agent.engine.session import open_rows
-from device_agent.engine.shared import OnnxRows
 from device_agent.loader import Loader
 from edgekit.bundle import open_bundle
 from edgekit.errors import EdgekitError

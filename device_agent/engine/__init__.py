@@ -1,9 +1,12 @@
-"""The engine: a bundle, token ids in, token ids and text out.
+"""The engine: a bundle, token ids in, token ids and text out. `records` crosses its borders.
 
-`session` is the only module that imports onnxruntime. It gives `rows`: texts in a model's cache, to read into and to
-decode from. A request's way: `scheduler` (the one thread that owns the model, and the queue before it) -> `batch`
-(those that run together, step by step) -> `sequence` (one of them: logits in, pieces of text out) -> `answers` (how
-its reader gets them). What a batch decides, pure parts decide: `turns` (who is next, with how much), `costs` (what
-steps take), `seats` and `prefixes` (which row, and what of earlier texts is still known), `drafting` (guessed tokens),
-`sampling`, `text`. `records` crosses the borders.
+scheduling   who computes when: the one thread, the batch, one request's sequence
+kept         texts that are kept for those that begin as they did
+graphs       sessions of onnxruntime, and `rows` of cached tokens over them
+drafting     tokens that are guessed and verified, several in a step
+grammars     answers of a given form
+sampling     logits to the next token; logprobs tells how likely it was
+text         prompts to ids, ids to text
+twin         INT8 weights for prompts, derived from the INT4 ones
+embed        texts to vectors, with an encoder
 """

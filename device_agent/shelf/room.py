@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from device_agent.engine.budget import USUAL_CONTEXT_TOKENS, USUAL_SLOTS
+from device_agent.engine.scheduling.budget import USUAL_CONTEXT_TOKENS, USUAL_SLOTS
 from edgekit.errors import Overloaded
 from edgekit.manifest import Manifest
 

@@ -17,9 +17,9 @@ from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from device_agent import Model
+from device_agent.engine.graphs.session import open_rows
 from device_agent.engine.records import EngineSettings, Generation
 from device_agent.engine.rows import Rows
-from device_agent.engine.session import open_rows
 from edgekit.bundle import open_bundle
 from edgekit.chat import Message
 from edgekit.hardware import usable_cores

@@ -26,11 +26,11 @@ from device_agent.engine.drafting.guesser import Guesser
 from device_agent.engine.drafting.lengths import MOST_GUESSES
 from device_agent.engine.drafting.model import ModelDrafter
 from device_agent.engine.drafting.verify import verified
-from device_agent.engine.prompt import PromptEncoder
+from device_agent.engine.graphs.session import open_rows
 from device_agent.engine.records import GREEDY
 from device_agent.engine.rows import Rows
 from device_agent.engine.sampling import History, make_sampler
-from device_agent.engine.session import open_rows
+from device_agent.engine.text.prompt import PromptEncoder
 from device_agent.loader import read_tokenizer
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.chat import Message, bundle_template

@@ -52,7 +52,7 @@ def start(folder: Path, way: str, state: Path, threads: int, decode: int) -> dic
         import device_agent.model  # noqa: F401  # what a start imports is what is timed
         from device_agent import pages
         from device_agent.checked import checked
-        from device_agent.engine import loading, session
+        from device_agent.engine.graphs import loading, session
         from device_agent.loader import read_tokenizer
         from edgekit.bundle import open_bundle
     if way == "plain":

@@ -34,7 +34,7 @@ Run = Callable[[list[int], int], Round]
 
 def ours(bundle: Path) -> Run:
     """edgekit's loop, as the agent runs it."""
-    from device_agent.engine.session import open_rows
+    from device_agent.engine.graphs.session import open_rows
     from edgekit.bundle import open_bundle
     from edgekit.hardware import usable_cores
 

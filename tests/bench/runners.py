@@ -39,9 +39,9 @@ def timed(read: Callable[[list[int]], object], prompt: list[int], decode: list[i
 def edgekit(model: str, threads: int) -> dict[str, Pass]:
     """Ours, as the agent runs it."""
     sys.path.insert(0, str(Path(__file__).parents[2]))
+    from device_agent.engine.graphs.session import open_rows
     from device_agent.engine.records import EngineSettings
-    from device_agent.engine.session import open_rows
-    from device_agent.engine.turns import CHUNK_TOKENS
+    from device_agent.engine.scheduling.turns import CHUNK_TOKENS
     from device_agent.loader import Loader
     from edgekit.bundle import open_bundle
     from edgekit.home import home

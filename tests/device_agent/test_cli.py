@@ -12,8 +12,8 @@ import pytest
 
 from device_agent import EmbeddingModel, Model
 from device_agent import cli as verbs
-from device_agent.engine.answers import QueuedAnswer
 from device_agent.engine.records import Generation, Piece, Timings
+from device_agent.engine.scheduling.answers import QueuedAnswer
 from edgekit import cli
 from edgekit.bundle import read_manifest
 from edgekit.manifest import parse

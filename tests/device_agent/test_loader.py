@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from device_agent import Model
+from device_agent.engine.graphs.shared import OnnxRows
 from device_agent.engine.records import EngineSettings, Generation, Piece, PrefillMode, Timings
-from device_agent.engine.shared import OnnxRows
 from device_agent.loader import Loader
 from edgekit.bundle import open_bundle
 from edgekit.chat import Message

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from device_agent import Model
+from device_agent.engine.graphs.session import open_rows
 from device_agent.engine.records import EngineSettings, Generation, Grammar, Piece, Sampling
-from device_agent.engine.session import open_rows
 from edgekit.bundle import open_bundle
 from edgekit.chat import Message
 from tests.end_to_end.conftest import Bundles

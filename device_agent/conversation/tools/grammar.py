@@ -8,7 +8,7 @@ from typing import Any
 
 from device_agent.conversation.tools.records import Syntax, TokenId
 from device_agent.conversation.tools.schemas import SPACING
-from device_agent.engine.guide import MAX_SOURCE_BYTES
+from device_agent.engine.grammars.guide import MAX_SOURCE_BYTES
 from device_agent.engine.records import Grammar
 from edgekit.errors import InvalidRequest
 

@@ -1,6 +1,6 @@
 """JSON schemas of arguments: what is plainly wrong with one, found by looking at it.
 
-Only the engine compiles schemas, where nothing can be harmed (device_agent/engine/grammar_trial.py); but it sees one
+Only the engine compiles schemas, where nothing can be harmed (device_agent/engine/grammars/trial.py); but it sees one
 grammar for all tools, and cannot say which of them is wrong. These are the mistakes that people make
 (JSON Schema 2020-12).
 """

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from device_agent.engine.drafting.lengths import MOST_GUESSES, SOON, Cost, DraftLengths
 from device_agent.engine.drafting.model import ModelDrafter
 from device_agent.engine.drafting.ngram import NgramDrafter
-from device_agent.engine.prefixes import common
+from device_agent.engine.kept.prefixes import common
 
 
 class Guesser:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from device_agent.engine.prefixes import common
+from device_agent.engine.kept.prefixes import common
 from device_agent.engine.rows import Floats, Rows
 from edgekit.errors import UsageError
 

@@ -3,13 +3,13 @@
 import random
 from collections.abc import Callable, Sequence
 
-from device_agent.engine.answers import Job
-from device_agent.engine.batch import Batch, Room
 from device_agent.engine.records import GREEDY, Generation, Piece, Sampling
 from device_agent.engine.rows import Floats
 from device_agent.engine.sampling import History, make_sampler
-from device_agent.engine.sequence import Guesser
-from device_agent.engine.turns import Pace
+from device_agent.engine.scheduling.answers import Job
+from device_agent.engine.scheduling.batch import Batch, Room
+from device_agent.engine.scheduling.sequence import Guesser
+from device_agent.engine.scheduling.turns import Pace
 from edgekit.errors import EdgekitError
 from tests.device_agent.engine.scripted import END, LANGUAGE, VOCAB, FakeRows, hashed
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from device_agent.engine.graphs.shared import OnnxRows
 from device_agent.engine.rows import Floats
-from device_agent.engine.shared import OnnxRows
 from edgekit.bundle import open_bundle
 from tests.device_agent.engine.real import TOLERANCES, Same, emptied, opened
 

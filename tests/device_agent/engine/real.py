@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
+from device_agent.engine.graphs.session import open_rows
+from device_agent.engine.graphs.shared import OnnxRows
 from device_agent.engine.rows import Floats
-from device_agent.engine.session import open_rows
-from device_agent.engine.shared import OnnxRows
 from edgekit.bundle import Bundle
 from tests.device_agent.bundles import CONTEXT, INT8, TINY, VOCAB
 

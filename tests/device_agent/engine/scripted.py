@@ -11,7 +11,7 @@ import tokenizers.models
 import tokenizers.pre_tokenizers
 
 from device_agent.engine.rows import Floats, Lora, Snapshot
-from device_agent.engine.sequence import Language
+from device_agent.engine.scheduling.sequence import Language
 
 END = 256
 VOCAB = 260

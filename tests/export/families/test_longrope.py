@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.engine.longrope import LongropeRows
-from device_agent.engine.session import open_rows
+from device_agent.engine.graphs.longrope import LongropeRows
+from device_agent.engine.graphs.session import open_rows
 from edgekit.bundle import open_bundle
 from tests.export.exports import error_of, export_tiny
 from tests.export.families.cases import phi3
@@ -22,7 +22,7 @@ def test_every_step_is_that_of_a_fresh_text(
 ) -> None:
     from tests.export.families.originals import Original
 
-    monkeypatch.setattr("device_agent.engine.longrope.CHUNK_TOKENS", 10)  # read again in several pieces
+    monkeypatch.setattr("device_agent.engine.graphs.longrope.CHUNK_TOKENS", 10)  # read again in several pieces
     long = {"original_max_position_embeddings": LIMIT, "rope_scaling": phi3.LONG}
     original = Original({**phi3.BASE, **long, "sliding_window": window}, tmp_path / "source")
     export_tiny(original.folder, tmp_path / "out")

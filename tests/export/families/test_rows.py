@@ -8,8 +8,8 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from device_agent.engine.session import open_prompt_graph, open_rows
-from device_agent.engine.shared import OnnxRows
+from device_agent.engine.graphs.session import open_prompt_graph, open_rows
+from device_agent.engine.graphs.shared import OnnxRows
 from edgekit import contract
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.contract import CACHE_TYPES, CacheType

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 
 from device_agent import EmbeddingModel, Model
 from device_agent.check import verify
+from device_agent.engine.graphs.session import open_rows
 from device_agent.engine.records import Generation
-from device_agent.engine.session import open_rows
 from edgekit import contract
 from edgekit.bundle import open_bundle, problems
 from edgekit.errors import (

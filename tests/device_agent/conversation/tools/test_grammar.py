@@ -8,7 +8,7 @@ from device_agent.conversation import tools
 from device_agent.conversation.records import ChatRequest, ToolChoice
 from device_agent.conversation.tools.history import written_calls
 from device_agent.conversation.tools.table import syntax_of
-from device_agent.engine.guide import MAX_SOURCE_BYTES
+from device_agent.engine.grammars.guide import MAX_SOURCE_BYTES
 from device_agent.engine.records import Grammar
 from edgekit.chat import Tool, ToolCall
 from edgekit.errors import InvalidRequest
