@@ -15,14 +15,16 @@ from edgekit.bundle import Bundle
 from edgekit.errors import BundleError
 from edgekit.files import sha256_of
 
-FOLDER = "adapters"
+
 MOST_ADAPTERS = 200
 """Of one folder."""
 
 
 def own(entry: Entry) -> tuple[Entry, list[Fault]]:
     """The entry with the adapters in its own folder, and those of them that cannot be used."""
-    found, faults = _read(entry.folder / FOLDER, named=f"{entry.folder.name}/{FOLDER}")
+    found, faults = _read(
+        entry.folder / contract.ADAPTERS_FOLDER, named=f"{entry.folder.name}/{contract.ADAPTERS_FOLDER}"
+    )
     for adapter in found:
         try:
             entry = _with(entry, adapter)
@@ -33,7 +35,7 @@ def own(entry: Entry) -> tuple[Entry, list[Fault]]:
 
 def shared(entries: Iterable[Entry], store: Path) -> tuple[list[Entry], list[Fault]]:
     """The entries with those of the store's adapters that fit them, and the adapters that fit none."""
-    adapters, faults = _read(store / FOLDER, named=FOLDER)
+    adapters, faults = _read(store / contract.ADAPTERS_FOLDER, named=contract.ADAPTERS_FOLDER)
     found = list(entries)
     for adapter in adapters:
         base, problem = adapter.manifest.base.name, ""
@@ -79,5 +81,5 @@ def _is_adapter(folder: Path) -> bool:
 
 
 def _fault(bundle: str, adapter: AdapterFolder, problem: str) -> Fault:
-    above = f"{bundle}/{FOLDER}" if bundle else FOLDER
+    above = f"{bundle}/{contract.ADAPTERS_FOLDER}" if bundle else contract.ADAPTERS_FOLDER
     return Fault(f"{above}/{adapter.folder.name}", problem)

@@ -52,6 +52,8 @@ def export_adapter(job: AdapterJob, progress: Progress) -> AdapterManifest:
     try:
         changes = convert.updates(adapter, arch)
         branches = {linear: convert.branch(changes[linear], arch, linear) for linear in changes}
+        if job.out.parent.name == contract.ADAPTERS_FOLDER and job.out.parent.parent.is_dir():
+            job.out.parent.mkdir(exist_ok=True)
         with files.staging(job.out, needed_bytes=sum(_bytes(each) for each in branches.values())) as folder:
             weights = folder / contract.ADAPTER_WEIGHTS_FILE
             _write(weights, branches)

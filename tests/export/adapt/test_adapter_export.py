@@ -17,6 +17,7 @@ from edgekit.errors import (
     AdapterMismatch,
     CorruptCheckpoint,
     EdgekitError,
+    ExportError,
     OutputExists,
     UnsupportedCheckpoint,
     UsageError,
@@ -249,6 +250,16 @@ def test_nothing_is_overwritten_and_names_are_plain(base: Path, tmp_path: Path, 
     for changed in ({"name": "a:b"}, {"version": "a b"}):
         with pytest.raises(UsageError):
             export_adapter(AdapterJob(peft, base, tmp_path / "other", **changed), SILENT)
+
+
+def test_the_place_where_a_base_s_adapters_stand_is_made(base: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    made = store / contract.ADAPTERS_FOLDER / "support"
+    assert export_adapter(AdapterJob(write(tmp_path / "peft"), base, made), SILENT).name == "peft"
+    assert (made / contract.ADAPTER_MANIFEST_FILE).is_file()
+    with pytest.raises(ExportError, match="does not exist"):
+        export_adapter(AdapterJob(tmp_path / "peft", base, store / "nowhere" / "support"), SILENT)
 
 
 def wrong_scale(changed: object, arch: object, linear: str) -> convert.Branch:
