@@ -15,7 +15,6 @@ from edgekit.bundle import Bundle
 from edgekit.errors import BundleError
 from edgekit.files import sha256_of
 
-
 MOST_ADAPTERS = 200
 """Of one folder."""
 
