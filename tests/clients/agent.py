@@ -35,3 +35,9 @@ class Agent:
         with urllib.request.urlopen(f"{self.url}{path}", timeout=60) as answer:
             body: bytes = answer.read()
         return body
+
+
+FORCED = "Paris is the capital of France."
+"""What the answer must be, where its words are compared: no rounding can change it."""
+FORCING = {"grammar": {"type": "regex", "value": FORCED.replace(".", r"\.")}}
+"""The extension field that asks for it."""

@@ -40,11 +40,8 @@ def test_a_message(sdk: anthropic.Anthropic, agent: Agent) -> None:
 
 
 def test_a_stop_sequence_is_named(sdk: anthropic.Anthropic, agent: Agent) -> None:
-    done = sdk.messages.create(
-        model=agent.model, max_tokens=60, messages=ASK, stop_sequences=["Paris"], extra_body=GREEDY
-    )
-    assert done.stop_reason == "stop_sequence"
-    assert done.stop_sequence == "Paris"
+    done = sdk.messages.create(model=agent.model, max_tokens=60, messages=ASK, stop_sequences=["e"])
+    assert (done.stop_reason, done.stop_sequence) == ("stop_sequence", "e")  # the commonest letter
 
 
 def test_a_stream(sdk: anthropic.Anthropic, agent: Agent) -> None:

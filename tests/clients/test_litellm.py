@@ -9,7 +9,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or importing it asks the 
 
 import litellm
 
-from tests.clients.agent import Agent
+from tests.clients.agent import FORCED, FORCING, Agent
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ ASK = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 def test_completion_and_stream(common: dict[str, Any]) -> None:
-    whole = litellm.completion(**common, messages=ASK, max_tokens=20, temperature=0)
-    pieces = litellm.completion(**common, messages=ASK, max_tokens=20, temperature=0, stream=True)
-    text = "".join(piece.choices[0].delta.content or "" for piece in pieces)
-    assert text == whole.choices[0].message.content
+    whole = litellm.completion(**common, messages=ASK, max_tokens=20, extra_body=FORCING)
+    pieces = litellm.completion(**common, messages=ASK, max_tokens=20, extra_body=FORCING, stream=True)
+    assert whole.choices[0].message.content == FORCED
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == FORCED
 
 
 def test_an_overflow_is_recognised(common: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from llama_index.core.llms import ChatMessage
 from llama_index.llms.openai_like import OpenAILike
 
-from tests.clients.agent import Agent
+from tests.clients.agent import FORCED, FORCING, Agent
 
 
 @pytest.fixture
@@ -27,10 +27,9 @@ def llm(agent: Agent) -> OpenAILike:
 
 def test_chat_and_its_stream_agree(llm: OpenAILike) -> None:
     turns = [ChatMessage(role="user", content="What is the capital of France?")]
-    whole = llm.chat(turns).message.content
-    assert whole
-    *_, last = llm.stream_chat(turns)
-    assert last.message.content == whole
+    assert llm.chat(turns, extra_body=FORCING).message.content == FORCED
+    *_, last = llm.stream_chat(turns, extra_body=FORCING)
+    assert last.message.content == FORCED
 
 
 def test_complete(llm: OpenAILike) -> None:
