@@ -16,7 +16,7 @@ WEATHER: Any = {
     "description": "The weather in a city now.",
     "input_schema": {
         "type": "object",
-        "properties": {"city": {"type": "string"}},
+        "properties": {"city": {"type": "string", "maxLength": 20}},
         "required": ["city"],
         "additionalProperties": False,
     },

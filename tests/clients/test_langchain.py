@@ -14,8 +14,8 @@ from tests.clients.agent import Agent
 class Capital(pydantic.BaseModel):
     """A country's capital."""
 
-    city: str
-    country: str
+    city: str = pydantic.Field(max_length=20)
+    country: str = pydantic.Field(max_length=20)
 
 
 @tool  # type: ignore[untyped-decorator,unused-ignore]  # typed only where the library is installed

@@ -19,7 +19,7 @@ WEATHER: Any = {
         "description": "The weather in a city now.",
         "parameters": {
             "type": "object",
-            "properties": {"city": {"type": "string"}, "unit": {"type": "string", "enum": ["C", "F"]}},
+            "properties": {"city": {"type": "string", "maxLength": 20}, "unit": {"type": "string", "enum": ["C", "F"]}},
             "required": ["city", "unit"],
             "additionalProperties": False,
         },
@@ -28,9 +28,11 @@ WEATHER: Any = {
 
 
 class Answer(pydantic.BaseModel):
-    city: str
+    """With bounds: a small model may write one string or one number without end."""
+
+    city: str = pydantic.Field(max_length=20)
     continent: Literal["Europe", "Asia", "Africa"]
-    millions: int = pydantic.Field(ge=1, le=99)  # a small model would write digits without end
+    millions: int = pydantic.Field(ge=1, le=99)
 
 
 @pytest.fixture
