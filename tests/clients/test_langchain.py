@@ -1,6 +1,6 @@
 """langchain-openai: chat, streams, structured output both ways, tools, embeddings."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 import pytest
@@ -19,7 +19,7 @@ class Capital(pydantic.BaseModel):
 
 
 @tool  # type: ignore[untyped-decorator,unused-ignore]  # typed only where the library is installed
-def add(first: int, second: int) -> int:
+def add(first: Annotated[int, pydantic.Field(ge=0, le=99)], second: Annotated[int, pydantic.Field(ge=0, le=99)]) -> int:
     """Add two whole numbers."""
     return first + second
 
