@@ -5,20 +5,17 @@ import uuid
 
 from flask import Blueprint, Response
 
-from device_agent.conversation import converse
 from device_agent.http import serving
 from device_agent.http.bodies import json_body
 from device_agent.http.callers import require
+from device_agent.http.conversing import begin
 from device_agent.http.openapi import Route
 from device_agent.http.replies.dialect_shapes import ResponseEvent, ResponseObject
 from device_agent.http.replies.responses import ResponseHead, ResponseReply
 from device_agent.http.replies.spelling import Speller
-from device_agent.http.routes.chat import directed, told
-from device_agent.http.schema.responses import RESPONSES, parse_response
-from device_agent.http.schema.sampling import check_sampling
+from device_agent.http.schema.responses import RESPONSES, own_names, parse_response
 from device_agent.http.services import Services
 from device_agent.http.settings import HttpSettings
-from device_agent.http.visit import Visit
 
 ROUTES = (
     Route(
@@ -41,20 +38,16 @@ def routes(services: Services, settings: HttpSettings) -> Blueprint:
     def responses() -> Response:
         who = require("infer")
         asked = parse_response(json_body(), lenient=settings.lenient)
-        visit = Visit(services, who, "responses", asked.model)
-        with serving.beginning(visit):
-            model = visit.lease.model
-            visit.asked(told(asked.request))
-            wanted = directed(asked.request, visit.lease.name)
-            check_sampling(wanted.sampling, wanted.max_tokens, serving.facts_of(model))
-            head = ResponseHead(
-                id="resp_" + uuid.uuid4().hex,
-                created=int(time.time()),
-                model=asked.model or visit.lease.card.id,
-                asked=asked.asked,
-                speller=None if wanted.top_logprobs is None else Speller(model),
-            )
-            exchange = converse.start(model, wanted)  # errors up to here have their own status line
-        return serving.answer(exchange, ResponseReply(head), visit, stream=asked.stream, settings=settings)
+        with own_names():
+            begun = begin(services, who, "responses", asked.model, asked.request)
+        lease = begun.visit.lease
+        head = ResponseHead(
+            id="resp_" + uuid.uuid4().hex,
+            created=int(time.time()),
+            model=asked.model or lease.card.id,
+            asked=asked.asked,
+            speller=None if begun.wanted.top_logprobs is None else Speller(lease.model),
+        )
+        return serving.answer(begun.exchange, ResponseReply(head), begun.visit, stream=asked.stream, settings=settings)
 
     return blueprint

@@ -3,7 +3,8 @@
 Stateless: a client sends the whole conversation each time, our own items among it as it got them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from device_agent.conversation.records import ChatRequest, ToolChoice
+from device_agent.engine.records import Grammar
 from device_agent.http.schema import limits
 from device_agent.http.schema.chat import Extension
 from device_agent.http.schema.form import LABELS, Form, read
@@ -163,6 +165,29 @@ class AskedResponse:
     asked: Mapping[str, Any] = field(default_factory=dict)
 
 
+_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "response_format.json_schema": "text.format",
+        "response_format": "text.format",
+        "max_tokens": "max_output_tokens",
+    }
+)
+"""Chat's parameters whose name is another one here, the longest first."""
+
+
+@contextmanager
+def own_names() -> Iterator[None]:
+    """Refusals inside of the block name parameters as a client of responses knows them."""
+    try:
+        yield
+    except InvalidRequest as refused:
+        for theirs, ours in _NAMES.items():
+            if refused.param and (refused.param == theirs or refused.param.startswith(f"{theirs}.")):
+                sentence = refused.problem.replace(theirs, ours)
+                raise InvalidRequest(sentence, param=ours + refused.param.removeprefix(theirs)) from refused
+        raise
+
+
 def parse_response(raw: bytes, *, lenient: bool = False) -> AskedResponse:
     """What a body asks for, without knowledge of its model. Raises InvalidRequest."""
     body = read(raw, RESPONSES, lenient=lenient)
@@ -178,7 +203,7 @@ def parse_response(raw: bytes, *, lenient: bool = False) -> AskedResponse:
         tools=tools,
         tool_choice=_tool_choice(body.tool_choice, tools),
         parallel_calls=body.parallel_tool_calls is not False,
-        grammar=grammar_of(_response_format(body.text), body.grammar),
+        grammar=_grammar(body),
         top_logprobs=_top_logprobs(body),
         strategy=body.edgekit.strategy if body.edgekit else None,
     )
@@ -215,6 +240,11 @@ def _top_logprobs(body: ResponsesBody) -> int | None:
     if body.top_logprobs:
         raise InvalidRequest(f"top_logprobs needs include: [{LOGPROBS!r}].", param="top_logprobs")
     return None
+
+
+def _grammar(body: ResponsesBody) -> Grammar | None:
+    with own_names():
+        return grammar_of(_response_format(body.text), body.grammar)
 
 
 def _response_format(text: TextOptions | None) -> ResponseFormat | None:

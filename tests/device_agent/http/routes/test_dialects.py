@@ -1,6 +1,8 @@
 """/v1/responses and /v1/messages: whole and streamed, the same conversation underneath."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +10,8 @@ from flask.testing import FlaskClient
 
 from device_agent.engine.records import Piece
 from device_agent.http import HttpSettings, create_app
-from edgekit.errors import ContextOverflow, Overloaded
+from edgekit import strategies
+from edgekit.errors import ContextOverflow, InvalidRequest, Overloaded
 from tests.fakes import FakeBook, FakeGate, FakeModels, FakeService, script, services
 
 ASK = [{"role": "user", "content": "Hello"}]
@@ -162,3 +165,51 @@ def test_a_body_that_is_no_json_is_refused(path: str, client: FlaskClient) -> No
     assert client.post(path, data=b"{", content_type="application/json").status_code == 400
     assert client.post(path, data=b"{}", content_type="text/plain").status_code == 415
     assert client.get(path).status_code == 405
+
+
+# --- an owner's own ways of reasoning -------------------------------------------------------
+
+CHAT = {"model": "tiny", "messages": ASK, "max_tokens": 20}
+
+
+@pytest.fixture
+def owned(tmp_path: Path, service: FakeService) -> FlaskClient:
+    path = tmp_path / "strategies.toml"
+    path.write_text('[strategy.brief]\ndescription = "short"\nsystem = "Be brief."\n', encoding="utf-8")
+    behind = replace(services(service), strategies=strategies.load(path))
+    return create_app(behind, HttpSettings(poll_s=0.02)).test_client()
+
+
+@pytest.mark.parametrize(("path", "body"), [*BODIES.items(), ("/v1/chat/completions", CHAT)])
+def test_every_dialect_knows_the_owner_s_strategies(
+    path: str, body: dict[str, Any], owned: FlaskClient, service: FakeService
+) -> None:
+    assert owned.post(path, json=body | {"edgekit": {"strategy": "brief"}}).status_code == 200
+    assert owned.post(path, json=body | {"model": "tiny@brief"}).status_code == 200
+    for conversation in service.conversations:
+        assert conversation[0].content == "Be brief."
+    assert owned.post(path, json=body | {"edgekit": {"strategy": "verbose"}}).status_code == 400
+
+
+def test_counting_counts_what_a_strategy_adds(owned: FlaskClient) -> None:
+    body = {"model": "tiny@brief", "messages": ASK}
+    assert owned.post("/v1/messages/count_tokens", json=body).get_json() == {"input_tokens": len("Be brief.\nHello")}
+
+
+# --- a parameter has its own name in each dialect -------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "problem", "param"),
+    [
+        ("/v1/responses", {}, "response_format", "text.format"),
+        ("/v1/responses", {"max_output_tokens": 999}, None, "max_output_tokens"),
+        ("/v1/messages", {"max_tokens": 999}, None, "max_tokens"),
+    ],
+)
+def test_what_the_model_cannot_do_is_refused_by_the_dialects_own_name(
+    path: str, fields: dict[str, Any], problem: str | None, param: str, service: FakeService, client: FlaskClient
+) -> None:
+    service.refusal = InvalidRequest("not so", param=problem) if problem else None
+    answer = client.post(path, json=BODIES[path] | fields)
+    assert (answer.status_code, answer.get_json()["error"]["param"]) == (400, param)
