@@ -17,7 +17,10 @@ from edgekit import __version__
 from edgekit.errors import EdgekitError, MissingExtra
 from edgekit.settings import parse_size
 
-EXTRA_OF = {"export": "export", "families": "export", "eval": "export"}
+EXTRA_OF = dict.fromkeys(
+    ("export", "families", "eval", "repo", "publish", "channel", "rollout", "bundle"),
+    "export",
+)
 """Which extra brings what a verb imports; verbs that are not listed need only the base install."""
 
 EXIT_CODES = """
@@ -25,7 +28,8 @@ EXIT_CODES = """
 Exit codes:
   0 done    1 failed    2 wrong usage    3 a part is not installed    4 a task file is wrong
   10-18 the source model    20-26 the export    30-35 the bundle
-  40-49 the request         50-54 the agent     130 Ctrl-C
+  40-49 the request         50-54 the agent     60-73 an update
+  130 Ctrl-C
 """
 
 

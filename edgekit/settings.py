@@ -106,6 +106,26 @@ class UsageSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SyncSettings:
+    """How the agent keeps its models up to date; nothing happens on a device that was never enrolled.
+
+    `repositories`, `channels`, `labels` ("site=lyon") and `report` replace those of the provisioning file. A look every
+    `interval_s`, 0 for none; fetching at `most_bytes_per_s`, in `windows` of the local day ("22:00-06:00"), and with
+    `reserve_bytes` of the disk left free. A mirror that stays under `least_bytes_per_s` for a minute is given up.
+    """
+
+    repositories: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    report: str | None = None
+    interval_s: Seconds = 3600.0
+    windows: tuple[str, ...] = ()
+    most_bytes_per_s: Bytes | None = None
+    least_bytes_per_s: Bytes = 1024
+    reserve_bytes: Bytes = 256 << 20
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What goes to standard error: lines for people, or one JSON object a line."""
 
@@ -121,6 +141,7 @@ class Settings:
     engine: EngineOptions = EngineOptions()
     models: ModelsSettings = ModelsSettings()
     usage: UsageSettings = UsageSettings()
+    sync: SyncSettings = SyncSettings()
     log: LogSettings = LogSettings()
 
 

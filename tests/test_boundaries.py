@@ -12,10 +12,11 @@ from tests.imports import ROOT, imports_of
 
 MAY_IMPORT = {
     "edgekit": {"edgekit", "jinja2", "msgspec"},
-    "export": {"export", "edgekit", "numpy", "onnx", "onnxruntime", "safetensors", "gguf", "tokenizers", "msgspec"},
+    "export": {"export", "edgekit", "numpy", "onnx", "onnxruntime", "safetensors", "gguf", "tokenizers", "msgspec"}
+    | {"tuf", "securesystemslib", "urllib3"},
     "device_agent": {
         *("device_agent", "edgekit", "numpy", "onnxruntime", "tokenizers", "flask", "werkzeug", "waitress", "psutil"),
-        *("msgspec", "click", "jinja2", "llguidance", "prometheus_client"),
+        *("msgspec", "click", "jinja2", "llguidance", "prometheus_client", "tuf", "securesystemslib", "urllib3"),
     },
 }
 EXCEPTIONS = {
@@ -27,6 +28,9 @@ EXCEPTIONS = {
     "export/cli.py": {"click"},
     "export/eval_cli.py": {"click"},
     "export/adapter_cli.py": {"click"},
+    **{f"export/publish/{name}": {"click"} for name in ("cli.py", "repo_cli.py", "channel_cli.py", "rollout_cli.py")},
+    "export/publish/bundle_cli.py": {"click"},
+    "export/publish/keys.py": {"cryptography"},
     "export/optimum/original.py": {"torch", "transformers", "optimum"},
 }
 NEVER_ON_A_DEVICE = {"torch", "transformers", "optimum", "onnx", "safetensors", "gguf", "export"}

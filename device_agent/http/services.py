@@ -266,12 +266,37 @@ class Usage(Protocol):
         """When each key was used last, by the hour. Raises StorageFailed."""
 
 
+# --- updates --------------------------------------------------------------------------------
+
+
+class Sync(Protocol):
+    """The sync link, for people and programs. Everything returns at once; `status` tells how it goes on."""
+
+    def status(self) -> Struct:
+        """What /v1/edgekit/sync says (SyncReply in device_agent/sync/status.py)."""
+
+    def check(self) -> None:
+        """Look for updates now, and install nothing. Raises Busy or NotEnrolled."""
+
+    def update(self) -> None:
+        """Look for updates now, whatever the schedule says, and install them. Raises Busy or NotEnrolled."""
+
+    def rollback(self, channel: str | None) -> None:
+        """Go back to the release before; None means the only channel. Raises Busy, NotEnrolled or Refused."""
+
+    def pin(self, channel: str | None, release: str | None) -> None:
+        """Stay on an installed release (None: the active one), whatever the channel says. Raises as `rollback`."""
+
+    def unpin(self, channel: str | None) -> None:
+        """Follow the channel again. Raises as `rollback`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """Everything behind the door. `books` hear of every request; `strategies` are those that one may name.
 
-    Of `keys`, `usage` and `operations` that are None, the routes are not found. Books hear of prompts and answers only
-    if `usage` keeps texts.
+    Of `keys`, `usage`, `operations` and `sync` that are None, the routes are not found. Books hear of prompts and
+    answers only if `usage` keeps texts.
     """
 
     models: Models
@@ -280,4 +305,5 @@ class Services:
     keys: Keys | None = None
     usage: Usage | None = None
     operations: Operations | None = None
+    sync: Sync | None = None
     strategies: Strategies = field(default_factory=packaged)

@@ -1,0 +1,8 @@
+"""The sync link: a device pulls what its owner signed, over bad networks or a stick, and always has one that works.
+
+    schedule due -> trust.refresh -> channel decides -> content.plan -> space -> content.stage -> releases.admit
+                 -> activation: trial -> health -> switch -> soak -> commit; any failure keeps what is active
+
+Rooms: `trust` (python-tuf, made durable), `transport` (where bytes come from), `content` (which bytes are needed, and
+putting them together), and beside this room `releases` (what is on disk) and `activation` (what serves).
+"""
