@@ -56,7 +56,7 @@ class Prediction:
     full_bytes: int
 
 
-def make_delta(  # noqa: PLR0913, PLR0917 - two releases, each with the folder that it may still be in
+def make_delta(
     base: Release,
     base_folder: Path | None,
     new: Release,
