@@ -46,7 +46,9 @@ class Act:
         self._edgekit("repo", "init", str(self.repository))
         said = [self._publish(self.first)]
         provisioning = self.folder / "provisioning.json"
-        self._edgekit("repo", "provision", "--repo", str(self.repository), "--url", str(self.server), "-o", str(provisioning))
+        self._edgekit(
+            "repo", "provision", "--repo", str(self.repository), "--url", str(self.server), "-o", str(provisioning)
+        )
         self._edgekit("enrol", str(provisioning))
         self._say("Device    enrolled; it trusts the repository's root key, and nobody else")
         installed = self._edgekit("sync", "--once")

@@ -9,20 +9,29 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import msgspec
 import urllib3
 
+from edgekit import contract
 from edgekit.errors import PublishError
+from edgekit.manifest import parse as parse_bundle
 from edgekit.release import oci
 from edgekit.release.manifest import Release
+from edgekit.release.names import RELEASES, ROLLOUT, delta_target, pack_path, release_target, target_path
 from edgekit.release.oci import Reference
+from export.publish.packing import place_of, read_chunk
+from export.publish.repository import Repository
+from export.publish.tree import TIMESTAMP, metadata_path
 
 _TIMEOUT = urllib3.Timeout(connect=20, read=120)
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _NO_RETRY = urllib3.Retry(0, redirect=0)
 _MOST_ANSWER_BYTES = 1 << 20
+
+DELEGATED = (RELEASES, ROLLOUT)
 
 Open = Callable[[], Iterator[bytes]]
 """Begins to read a blob's bytes."""
@@ -132,6 +141,58 @@ def push(
         raise PublishError(f"a manifest of {len(manifest):,} bytes is more than registries take")
     registry.tag(manifest)
     return Pushed(f"sha256:{hashlib.sha256(manifest).hexdigest()}", sent, present)
+
+
+def push_release(
+    repository: Repository,
+    release: Release,
+    reference: Reference,
+    *,
+    credentials: Credentials = Credentials(),
+    tell: Callable[[int], None] = lambda _: None,
+) -> Pushed:
+    """Push a release that is published in `repository`: its files, and all that a device needs to trust them.
+
+    What is there already is not sent again, so that doing it anew after a refresh costs a few kilobytes. Raises
+    PublishError.
+    """
+    signed = tuple(_signed(repository, release))
+    files = tuple(file_blobs(release, lambda path: _file(repository.folder, release, path)))
+    manifest = _bundle_facts(repository.folder, release)
+    layers = (*files, *signed)
+    return push(reference, layers, config_of(release, layers, manifest), credentials=credentials, tell=tell)
+
+
+def _signed(repository: Repository, release: Release) -> Iterator[Blob]:
+    """Metadata, the release's manifest, all channels, and differences that lead to it."""
+    tree, state = repository.tree, repository.state()
+    paths = [metadata_path("root", version) for version in tree.versions("root")]
+    paths += [metadata_path(name, state.role(name).signed.version) for name in ("snapshot", "targets", *DELEGATED)]
+    paths.append(TIMESTAMP)
+    listed = {**state.releases.signed.targets, **state.rollout.signed.targets}
+    deltas = [delta for delta in repository.deltas() if delta.release == release.id]
+    targets = [release_target(release.id), *(delta_target(delta.base, delta.release) for delta in deltas)]
+    targets += [path for path in listed if path.startswith("channels/")]
+    paths += [target_path(path, listed[path].hashes["sha256"]) for path in targets]
+    paths += sorted({pack_path(pack.sha256) for delta in deltas for pack in delta.packs})
+    yield from (repository_blob(path, tree.read(path)) for path in paths)
+
+
+def _file(folder: Path, release: Release, path: str) -> Iterator[bytes]:
+    """A file's bytes, put together from its packs."""
+    file = next(file for file in release.files if file.path == path)
+    for chunk in file.chunks:
+        yield read_chunk(folder, place_of(chunk, release.packs), chunk.size, chunk.sha256)
+
+
+def _bundle_facts(folder: Path, release: Release) -> Mapping[str, str]:
+    """What the bundle says of itself, in ModelPack's words."""
+    if release.kind != "model":
+        return {}
+    raw = b"".join(_file(folder, release, contract.MANIFEST_FILE))
+    bundle = parse_bundle(raw, path=release.id)
+    facts = {"family": bundle.arch.model_type, "precision": bundle.quant.precision, "quantization": bundle.quant.method}
+    return facts | ({"licence": bundle.source.licence} if bundle.source.licence else {})
 
 
 class Registry:
