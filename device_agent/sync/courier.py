@@ -53,9 +53,8 @@ def places(report: str | None, repositories: Sequence[str]) -> tuple[str, ...]:
 
 def folder_of(place: str) -> Path | None:
     """The folder that a place is, None for one that is reached otherwise."""
-    parts = urlsplit(place)
-    if parts.scheme == "file":
-        return Path(url2pathname(parts.path))
+    if place.lower().startswith("file://"):
+        return Path(url2pathname(urlsplit(place).path))
     return None if "://" in place else Path(place)
 
 
@@ -63,7 +62,10 @@ def shown(place: str) -> str:
     """A place as people and logs may see it: without a password."""
     if "://" not in place:
         return place
-    parts = urlsplit(place)
+    try:
+        parts = urlsplit(place)
+    except ValueError:
+        return "an address that is none"
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 

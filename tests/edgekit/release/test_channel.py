@@ -1,6 +1,7 @@
 """Who gets what: the rule that each device applies for itself."""
 
 import hashlib
+import itertools
 
 import msgspec
 import pytest
@@ -52,7 +53,7 @@ def test_f05_a_wider_stage_with_the_same_salt_holds_everybody_of_the_narrower_on
     stages = [share(percent) for percent in (0, *SHARES)]
     assert stages[0] == set()
     assert stages[-1] == set(DEVICES)
-    assert all(narrow < wide for narrow, wide in zip(stages, stages[1:], strict=False))
+    assert all(narrow < wide for narrow, wide in itertools.pairwise(stages))
 
 
 def test_f05_another_salt_begins_with_other_devices() -> None:
@@ -61,7 +62,6 @@ def test_f05_another_salt_begins_with_other_devices() -> None:
 
 
 def test_f05_a_slice_is_the_whole_digest_big_endian_so_that_every_implementation_agrees() -> None:
-    # sha256(b"salt|device") counted by hand: https://emn178.github.io/online-tools/sha256.html gives the same digest
     digest = hashlib.sha256(b"salt|device").digest()
     number = 0
     for byte in digest:
