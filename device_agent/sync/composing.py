@@ -1,0 +1,101 @@
+"""The link of this device, put together: who it is, where it looks, and the rooms that it leads through."""
+
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+import edgekit
+from device_agent.activation import Activation, Probe, Switch
+from device_agent.releases.records import Ref
+from device_agent.releases.store import Store
+from device_agent.sync.delivery import Delivery
+from device_agent.sync.identity import Identity, read_identity
+from device_agent.sync.judging import Here, this_machine
+from device_agent.sync.link import Connect, Link, Parts
+from device_agent.sync.lock import FOLDER
+from device_agent.sync.records import Clock, LinkSettings, Source, Stop
+from device_agent.sync.settings import with_provisioning
+from device_agent.sync.transport import open_source
+from device_agent.sync.trust import Trust
+from edgekit.errors import NotEnrolled
+from edgekit.release.channel import Device
+
+TRUST_FOLDER = "trust"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """What a device that is enrolled has: its link, and the rooms that others ask too. `settings` are complete."""
+
+    identity: Identity
+    device: Device
+    settings: LinkSettings
+    trust: Trust
+    store: Store
+    activation: Activation
+    link: Link
+
+
+class Unattended:
+    """The switch of a process that serves nothing: an agent that runs beside sees the record, and takes over."""
+
+    def serve(self) -> None:
+        """Nobody serves here."""
+
+    def faults(self, ref: Ref) -> str | None:
+        """Nobody saw any."""
+
+
+def compose(home: Path, settings: LinkSettings, *, probe: Probe, switch: Switch, clock: Clock) -> Rooms:
+    """The rooms of the agent whose folder is `home`. Raises NotEnrolled, TrustLost, StorageFailed."""
+    identity = read_identity(home)
+    if identity is None:
+        raise NotEnrolled(f"{home} was never told what to trust")
+    complete = with_provisioning(settings, identity.provisioning, labels=identity.device.labels)
+    trust = trust_of(home, identity, clock=clock)
+    store = Store(home)
+    activation = Activation(store, probe=probe, switch=switch, clock=clock)
+    device = Device(id=identity.device.id, labels=complete.labels)
+    parts = Parts(
+        trust=trust,
+        connect=_connecting(clock),
+        store=store,
+        delivery=Delivery(store, trust, reserve_bytes=complete.reserve_bytes),
+        activation=activation,
+    )
+    link = Link(parts, complete, device=device, here=here())
+    return Rooms(
+        identity=identity,
+        device=device,
+        settings=complete,
+        trust=trust,
+        store=store,
+        activation=activation,
+        link=link,
+    )
+
+
+def trust_of(home: Path, identity: Identity, *, clock: Clock) -> Trust:
+    """What the device trusts."""
+    built = Path(edgekit.__file__).stat().st_mtime
+    return Trust(home / FOLDER / TRUST_FOLDER, identity.provisioning, clock=clock, built=built)
+
+
+def here() -> Here:
+    """This machine, as far as a release may ask for it."""
+    return this_machine(
+        edgekit=edgekit.__version__,
+        onnxruntime=metadata.version("onnxruntime"),
+        memory_bytes=psutil.virtual_memory().total,
+    )
+
+
+def _connecting(clock: Clock) -> Connect:
+    def connect(settings: LinkSettings, stop: Stop) -> Source:
+        if not settings.repositories:
+            raise NotEnrolled("it was not told of any repository")
+        return open_source(settings.repositories, settings=settings, stop=stop, clock=clock)
+
+    return connect
