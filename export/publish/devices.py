@@ -230,6 +230,13 @@ def _small_file(path: Path) -> bytes | None:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError:
         return None
-    with os.fdopen(handle, "rb") as stream:
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
         # One byte more than a report has: what is larger is seen, and counted as damaged.
-        return stream.read(MAX_REPORT_BYTES + 1) if stat.S_ISREG(os.fstat(handle).st_mode) else None
+        with os.fdopen(handle, "rb", closefd=False) as stream:
+            return stream.read(MAX_REPORT_BYTES + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(handle)

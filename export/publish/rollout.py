@@ -65,14 +65,14 @@ class Status:
 
 
 def place(channel: Channel, member: Member, *, now: float, silent_s: float) -> Place:
-    """Where a device stands. A pause holds nobody's place: who had the release before it still counts."""
+    """Where a device stands. A pause takes nobody's place away: who got the release before it still counts."""
     report = member.report
     line = None if report is None else report.line(channel.name)
     active = None if line is None else line.active
     going_on = msgspec.structs.replace(channel, pause=False)
     decision = decide(going_on, member.as_device, now=now, has_one=active is not None)
-    if decision.release is None:
-        return Place(member, None, "other" if decision.reason == "not for this device" else "later", active)
+    if decision.reason not in ("offered", "aborted"):
+        return Place(member, decision.release, "other" if decision.reason == "not for this device" else "later", active)
     wanted = decision.release
     if report is None or line is None or member.seen_at is None or now - member.seen_at > silent_s:
         return Place(member, wanted, "silent", active)
@@ -122,7 +122,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What comes next, and why. "widen" to `percent`, "wait", "stop", "done" (everybody is offered it and enough run)."""
+    """What comes next, and why. "widen" to `percent`; "done": no wider step is left, and enough run it."""
 
     kind: Literal["widen", "wait", "stop", "done"]
     reason: str
@@ -131,22 +131,26 @@ class Move:
 
 def next_move(found: Status, limits: Limits, steps: Sequence[float]) -> Move:
     """Whether a rollout may go on. `steps` are percentages to go through, the next one of which is taken."""
-    for name, counts in (("all devices", found.counts), ("the newest stage", found.stage)):
-        if problem := _too_many_failed(counts, limits):
-            return Move("stop", f"of {name} {problem}")
-    if found.channel.abort_to is not None:
-        return Move("stop", f"it was aborted: everybody goes to {found.channel.abort_to}")
-    if found.channel.pause:
-        return Move("wait", "it is paused; `edgekit channel set --resume` ends that")
+    if problem := _reason_to_stop(found, limits):
+        return Move("stop", problem)
     ok = found.stage.get("installed", 0)
     if ok < limits.min_ok:
         return Move("wait", _missing(found, limits, ok))
     wider = min((step for step in steps if step > found.percent), default=None)
-    if found.percent >= EVERYBODY:
-        return Move("done", f"everybody is offered it, and {ok} of the newest stage run it")
-    if wider is None:
-        return Move("done", f"it is at {found.percent:g} %, and no wider step was asked for")
-    return Move("widen", f"{ok} devices of the newest stage run it", wider)
+    if wider is not None:
+        return Move("widen", f"{ok} devices of the newest stage run it", wider)
+    return Move("done", f"{found.percent:g} % of the devices are offered it, and {ok} of the newest stage run it")
+
+
+def _reason_to_stop(found: Status, limits: Limits) -> str | None:
+    if found.channel.abort_to is not None:
+        return f"it was aborted: everybody goes to {found.channel.abort_to}"
+    for name, counts in (("all devices", found.counts), ("the newest stage", found.stage)):
+        if problem := _too_many_failed(counts, limits):
+            return f"of {name} {problem}"
+    if found.channel.pause:
+        return f"it is paused; `edgekit channel set {found.channel.name} --resume` ends that"
+    return None
 
 
 def _too_many_failed(counts: Mapping[Standing, int], limits: Limits) -> str | None:
@@ -166,8 +170,10 @@ def _missing(found: Status, limits: Limits, ok: int) -> str:
 
 
 def widened(channel: Channel, percent: float, *, now: float) -> tuple[RampStep, ...]:
-    """The ramp with a wider stage from now on. What is past stays, and says where the stage began; what is to come and
-    narrower goes."""
+    """The ramp with a wider stage from now on.
+
+    What is past stays, and says where the stage began; what is to come and no wider goes.
+    """
     past = tuple(step for step in channel.ramp if step.not_before <= now)
     to_come = tuple(step for step in channel.ramp if step.not_before > now and step.percent > percent)
     return (*past, RampStep(int(now), percent), *to_come)
