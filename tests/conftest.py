@@ -63,6 +63,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="only tests of the device side that need nothing but the device's install (their imports tell)",
     )
 
+    parser.addoption("--long", action="store_true", help="everything: also what takes minutes, and every crash")
+
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Tests of client libraries run alone, since only their environment has the libraries.
@@ -86,6 +88,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("long"):
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
     if config.getoption("device_only"):
         elsewhere = [item for item in items if OTHER_MARKERS & {mark.name for mark in item.iter_markers()}]
         config.hook.pytest_deselected(items=elsewhere)

@@ -212,7 +212,7 @@ class Link:
 
     def _verdict(self, name: str, now: _Pass) -> Verdict:
         path = channel_target(name)
-        if path not in now.view.channels:
+        if name not in now.view.channels:
             raise NotInRepository(f"the channel {name}")
         channel = channels.parse(self._parts.trust.target(path, now.source, limit=MAX_CHANNEL_BYTES))
         if channel.name != name:

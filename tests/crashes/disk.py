@@ -6,7 +6,7 @@ that was not fsynced is promised, and everything that was not may be there all t
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -55,6 +55,8 @@ class Folder:
     now: dict[str, int] = field(default_factory=dict)
     synced: dict[str, int] = field(default_factory=dict)
 
+
+Marks = tuple[str, ...]
 
 Image = Mapping[str, bytes | None]
 """Path to bytes; None is a folder."""
@@ -151,6 +153,28 @@ class Disk:
     def _inode_of(self, folder: Folder) -> int:
         return next(inode for inode, other in self._folders.items() if other is folder)
 
+    # --- go on after a kill ------------------------------------------------------------------------
+
+    def renumbered(self, base: Mapping[str, tuple[int, bytes | None]]) -> "Disk":
+        """The same disk for a recording that began with what is there now, and has numbers of its own for it."""
+        numbers = {old: base[path][0] for path, old in self._paths("", self._root)}
+        for inode in (*self._files, *self._folders):
+            numbers.setdefault(inode, -inode)
+        found = Disk(base, self._ignored)
+        for inode, file in self._files.items():
+            found._files[numbers[inode]] = File(bytearray(file.now), file.synced)
+        for inode, folder in self._folders.items():
+            now, synced = ({name: numbers[to] for name, to in one.items()} for one in (folder.now, folder.synced))
+            found._folders[numbers[inode]] = Folder(now, synced)
+        found._moved = {numbers[inode]: (numbers[at], name) for inode, (at, name) in self._moved.items()}
+        return found
+
+    def _paths(self, path: str, inode: int) -> Iterator[tuple[str, int]]:
+        yield path, inode
+        if inode in self._folders:
+            for name, found in self._folders[inode].now.items():
+                yield from self._paths(f"{path}/{name}" if path else name, found)
+
     # --- crash ------------------------------------------------------------------------------------
 
     def image(self, loss: Loss) -> Image:
@@ -186,21 +210,19 @@ def put(image: Image, folder: Path) -> None:
             (folder / path).write_bytes(data)
 
 
-def crashes(
-    base: Mapping[str, tuple[int, bytes | None]], ops: Iterable[Op], ignored_sites: Collection[str] = ()
-) -> Iterator[tuple[int, Loss, tuple[str, ...], Image]]:
+def crashes(disk: Disk, ops: Iterable[Op], marks: Sequence[str] = ()) -> Iterator[tuple[int, Loss, Marks, Image]]:
     """Every crash: after how many operations, what was lost, the marks so far, and what was left. No image twice.
 
     The same image after more marks counts as another: more was promised then.
     """
-    disk, marks, seen = Disk(base, ignored_sites), [], set()
+    reached, seen = list(marks), set()
     for count, op in enumerate([Op("mark"), *ops]):
         disk.play(op)
         if op.kind == "mark" and op.path:
-            marks.append(op.path)
+            reached.append(op.path)
         for loss in LOSSES:
             image = disk.image(loss)
-            key = (digest(image), len(marks))
+            key = (digest(image), len(reached))
             if key not in seen:
                 seen.add(key)
-                yield count, loss, tuple(marks), image
+                yield count, loss, tuple(reached), image
