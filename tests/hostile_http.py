@@ -71,6 +71,11 @@ Fault = Callable[[Asked, Reply, bytes | None], Reply]
 # --- what can go wrong ------------------------------------------------------------------------
 
 
+def honestly() -> Fault:
+    """Nothing."""
+    return lambda _asked, reply, _file: reply
+
+
 def cut(after: int, *, reset: bool = False) -> Fault:
     """The connection ends after so many bytes of the body."""
     return lambda _asked, reply, _file: replace(reply, cut=after, reset=reset)

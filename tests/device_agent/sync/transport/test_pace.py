@@ -3,6 +3,7 @@
 import io
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -10,7 +11,7 @@ from device_agent.sync.records import LinkSettings
 from device_agent.sync.transport.pace import WINDOW_S, Pace, Paced
 from edgekit.errors import Unreachable
 from tests.device_agent.sync.transport.opening import fetched, opened
-from tests.hostile_http import Fault, Hostile, endless, raw
+from tests.hostile_http import Asked, Fault, Hostile, Reply, chunked, endless, honestly, no_ranges, raw
 from tests.worlds import World
 
 
@@ -105,31 +106,52 @@ def test_a_new_request_begins_anew() -> None:
 # --- over real connections --------------------------------------------------------------------
 
 
+@dataclass
 class Crawling(World):
-    """Each look at the clock finds it 10 s later, as if every read had taken that long."""
+    """Each look at the clock finds it `step_s` later, as if every read of the network had taken that long."""
+
+    step_s: float = 0.0
 
     def clock(self) -> float:
-        self.now += 10.0
+        self.now += self.step_s
         return self.now
 
 
-DRIPS: dict[str, Fault] = {
-    "body": endless(b"\0" * 10),
+DATA = random.Random(1).randbytes(3_000_000)
+
+HEADS: dict[str, Fault] = {
     "head": raw(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
     "line": raw(b"HTTP/1.1 200 OK\r\nX: ", b"y"),
     "status": raw(b"", b"\r"),
 }
 
 
-@pytest.mark.parametrize("fault", DRIPS.values(), ids=DRIPS.keys())
-@pytest.mark.parametrize("start", [0, 100_000], ids=["fresh", "resumed"])
-def test_c09_no_part_of_an_answer_may_drip(fault: Fault, start: int) -> None:
-    data = random.Random(1).randbytes(200_000_0)
-    with Hostile({"packs/x": data}) as server, Hostile({"packs/x": data}) as good:
+@pytest.mark.parametrize("fault", HEADS.values(), ids=HEADS.keys())
+def test_c09_no_head_of_an_answer_may_drip(fault: Fault) -> None:
+    with Hostile({"packs/x": DATA}) as server:
         server.always(fault)
-        world = Crawling()
+        source = opened(server.url, world=Crawling(step_s=61.0))
+        with pytest.raises(Unreachable, match=f"{server.url}.* too slow"):
+            fetched(source, "packs/x", DATA)
+
+
+@pytest.mark.parametrize("start", [0, 100_000], ids=["fresh", "resumed"])
+@pytest.mark.parametrize(
+    "fault", [honestly(), no_ranges(), endless(b"\0"), chunked(1)], ids=["plain", "200", "endless", "chunks"]
+)
+def test_c09_no_body_may_drip_and_another_mirror_goes_on(start: int, fault: Fault) -> None:
+    world = Crawling()
+
+    def quick_again(_asked: Asked, reply: Reply, _file: bytes | None) -> Reply:
+        world.step_s = 0.0
+        return reply
+
+    with Hostile({"packs/x": DATA}) as server, Hostile({"packs/x": DATA}) as good:
+        server.always(fault)
+        good.always(quick_again)
         source = opened(server.url, good.url, world=world, settings=LinkSettings(least_bytes_per_s=1 << 20))
-        good.always(lambda _asked, reply, _file: reply)
-        with pytest.raises(Unreachable, match="too slow"):
-            fetched(source, "packs/x", data, start=start)
-        assert len(server.asked) > 1
+        stream = source.stream("packs/x", start=start, length=len(DATA) - start, size=len(DATA))
+        got = next(stream)
+        world.step_s = 61.0
+        assert got + b"".join(stream) == DATA[start:]
+        assert len(server.asked) == len(good.asked) == 1
