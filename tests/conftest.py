@@ -28,10 +28,7 @@ DEVICE_MODULES = {
         "numpy",
         "onnxruntime",
         "psutil",
-        "securesystemslib",
         "tokenizers",
-        "tuf",
-        "urllib3",
         "waitress",
         "werkzeug",
     ),
@@ -57,13 +54,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="PYTHON",
         help="only the tests of client libraries; the agent runs on this Python",
     )
+    parser.addoption("--long", action="store_true", help="also tests that take long")
     parser.addoption(
         "--device-only",
         action="store_true",
         help="only tests of the device side that need nothing but the device's install (their imports tell)",
     )
-
-    parser.addoption("--long", action="store_true", help="everything: also what takes minutes, and every crash")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -88,12 +84,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("long"):
-        long = [item for item in items if item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+    unwanted = set() if config.getoption("long") else {"long"}
     if config.getoption("device_only"):
-        elsewhere = [item for item in items if OTHER_MARKERS & {mark.name for mark in item.iter_markers()}]
+        unwanted |= OTHER_MARKERS
+    elsewhere = [item for item in items if unwanted & {mark.name for mark in item.iter_markers()}]
+    if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if item not in elsewhere]
 

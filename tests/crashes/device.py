@@ -119,7 +119,7 @@ class World:
     # --- what is on the device's disk -------------------------------------------------------------
 
     def look(self, home: Path) -> tuple[State, frozenset[str]]:
-        """The record, and the versions that serve ("" for none), after a look at all invariants that need no network."""
+        """The record, and the versions that serve ("" for none), once all invariants but convergence were looked at."""
         rooms, stage = self.rooms(home)
         stage.serve()
         for folder in (home / "sync" / "releases").glob("*"):

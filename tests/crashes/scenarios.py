@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.crashes.device import World
-from tests.crashes.explorer import Marks, Scenario
+from tests.crashes.disk import Marks
+from tests.crashes.explorer import Scenario
 from tests.crashes.recorder import Recorder
 from tests.repositories import Key
 
@@ -134,7 +135,11 @@ ACTS: Mapping[str, Act] = {
         before=_has("1", "2", "3"), act=_collect, may_serve=frozenset({"3"}), ends_with="3"
     ),
     "d08 third update": Act(
-        before=_has("1", "2"), offers=_offer("3", base="2"), act=_update("3"), may_serve=frozenset({"2", "3"}), ends_with="3"
+        before=_has("1", "2"),
+        offers=_offer("3", base="2"),
+        act=_update("3"),
+        may_serve=frozenset({"2", "3"}),
+        ends_with="3",
     ),
     "d09 rotated keys": Act(before=_has("1"), offers=_rotated, act=_update("2"), may_serve=TWO, ends_with="2"),
 }  # fmt: skip

@@ -8,7 +8,8 @@ import pytest
 
 from edgekit.files import fsync_folder, write_durably
 from edgekit.slots import Slots
-from tests.crashes.explorer import Exploration, Marks, Scenario
+from tests.crashes.disk import Marks
+from tests.crashes.explorer import Exploration, Scenario
 from tests.crashes.recorder import Recorder
 
 
