@@ -4,6 +4,7 @@ The one that is active serves until the new one has passed. Tries are counted on
 release that kills its process, or the machine, is given up after two.
 """
 
-from device_agent.activation.activation import Activation as Activation
-from device_agent.activation.records import Probe as Probe
-from device_agent.activation.records import Switch as Switch
+from device_agent.activation.activation import Activation
+from device_agent.activation.records import Probe, Switch, Unserved, Verdict
+
+__all__ = ["Activation", "Probe", "Switch", "Unserved", "Verdict"]
