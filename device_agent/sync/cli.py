@@ -351,10 +351,13 @@ def _passes(home: Path, told: "Callable[[LinkSettings], LinkSettings]" = lambda 
 
     Raises NotEnrolled, UsageError.
     """
+    from device_agent.config import store_of
     from device_agent.sync.composing import compose_alone
     from device_agent.sync.passes import Passes
     from device_agent.sync.settings import link_settings
     from edgekit.settings import CONFIG_FILE, read_settings
 
-    settings = told(link_settings(read_settings(home / CONFIG_FILE, os.environ).sync))
-    return Passes(compose_alone(home, settings, clock=time.time), clock=time.time)
+    found = read_settings(home / CONFIG_FILE, os.environ)
+    models = store_of(found, home)
+    rooms = compose_alone(home, told(link_settings(found.sync)), models=models, clock=time.time)
+    return Passes(rooms, clock=time.time)

@@ -216,9 +216,9 @@ class Link:
         return _Judged(name, verdict)
 
     def _verdict(self, name: str, now: _Pass) -> Verdict:
-        path = channel_target(name)
-        if path not in now.view.channels:
+        if name not in now.view.channels:
             raise NotInRepository(f"the channel {name}")
+        path = channel_target(name)
         channel = channels.parse(self._parts.trust.target(path, now.source, limit=MAX_CHANNEL_BYTES))
         if channel.name != name:
             raise Untrusted(f"the file of the channel {name} says that it is {channel.name}")

@@ -130,7 +130,7 @@ class FakeTrust:
         """These channel files are signed now."""
         for one in found:
             self.targets[channel_target(one.name)] = one.to_bytes()
-        names = {channel_target(one.name) for one in found} | self.view.channels
+        names = {one.name for one in found} | self.view.channels
         self.view = replace(self.view, channels=frozenset(names))
 
 
