@@ -127,7 +127,7 @@ def make(
     kind: Kind = "model",
     gap: int = 0,
 ) -> Made:
-    """Cut files on a grid, and pack the chunks with `gap` bytes between them. `bundle.json` is added if it is missing."""
+    """Cut files on a grid, and pack the chunks with `gap` bytes between them. A `bundle.json` is added."""
     everything = dict(files)
     everything.setdefault("bundle.json" if kind == "model" else "adapter.json", BUNDLE)
     packs = _Packs(pack_bytes)
