@@ -84,7 +84,7 @@ def write_tar(selection: Selection, repository: Path, file: Path, tell: Tell) ->
         _check_space(file.parent, selection.bytes + len(selection.pieces) * 4 * _BLOCK)
         progress = _Progress(2 * selection.bytes, tell)
         with partial.open("wb") as stream:
-            with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_READ_BYTES) as tar:
+            with tarfile.TarFile(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_READ_BYTES) as tar:
                 for piece in selection.pieces:
                     tar.addfile(_header(piece), _Counted(piece, repository, progress))
             stream.flush()
