@@ -20,8 +20,7 @@ import click
 from edgekit.cli import Size, print_json
 
 if TYPE_CHECKING:
-    from device_agent.releases.records import Ref
-    from device_agent.sync.composing import Rooms
+    from device_agent.sync.passes import Change, Passes
     from device_agent.sync.records import LinkSettings, Outcome, Progress
     from edgekit.release.provisioning import Provisioning
 
@@ -156,14 +155,14 @@ def sync_command(
                 told = trust_on_first_use(repositories, channels, stop=run.stop, clock=time.time)
                 _warn_of(told.fingerprint, repositories)
                 _enrol(home(), told.provisioning, None, {})
-        rooms = run.rooms()
+        passes = run.passes()
         if reset_trust:
             with updating(home(), "sync --reset-trust", now=time.time()):
-                rooms.trust.reset()
+                passes.rooms.trust.reset()
             click.echo("What was trusted since this device was enrolled is forgotten.", err=True)
         if check:
-            return run.check(rooms)
-        return run.once(rooms) if once else run.forever(rooms)
+            return run.check(passes)
+        return run.once(passes) if once else run.forever(passes)
 
 
 def _warn_of(fingerprint: str, repositories: tuple[str, ...]) -> None:
@@ -189,8 +188,8 @@ class _Run:
         self._most = most
         self._as_json = as_json
 
-    def rooms(self) -> "Rooms":
-        """The link. Raises NotEnrolled, UsageError."""
+    def passes(self) -> "Passes":
+        """What this device can do. Raises NotEnrolled, UsageError."""
         from device_agent.sync.settings import channels_of
 
         def told(settings: "LinkSettings") -> "LinkSettings":
@@ -201,37 +200,36 @@ class _Run:
                 most_bytes_per_s=self._most or settings.most_bytes_per_s,
             )
 
-        return _rooms(self._home, told)
+        return _passes(self._home, told)
 
-    def check(self, rooms: "Rooms") -> int:
+    def check(self, passes: "Passes") -> int:
         """Tell what is offered."""
         from device_agent.sync import showing
-        from device_agent.sync.lock import updating
 
-        with updating(self._home, "sync --check", now=time.time()):
-            offers = rooms.link.look(stop=self.stop)
+        offers = passes.check(self.stop)
         if self._as_json:
-            print_json({"device": rooms.device.id, "offers": [dataclasses.asdict(found) for found in offers]})
+            print_json({"device": passes.rooms.device.id, "offers": [dataclasses.asdict(found) for found in offers]})
         for found in () if self._as_json else offers:
             click.echo(showing.offer(found))
         return 0
 
-    def once(self, rooms: "Rooms") -> int:
+    def once(self, passes: "Passes") -> int:
         """One update."""
         from device_agent.sync import showing
 
-        outcomes = self._updated(rooms, anytime=True)
+        outcomes = self._updated(passes, anytime=True)
         return _STOPPED if self.stop.is_set() else showing.exit_code(outcomes)
 
-    def forever(self, rooms: "Rooms") -> int:
+    def forever(self, passes: "Passes") -> int:
         """One after the other."""
         from device_agent.sync.schedule import Rhythm
         from edgekit.errors import Busy
 
-        rhythm = Rhythm(rooms.settings.interval_s, rooms.settings.windows)
+        settings = passes.rooms.settings
+        rhythm = Rhythm(settings.interval_s, settings.windows)
         while not self.stop.is_set():
             try:
-                fine = not any(found.exit_code for found in self._updated(rooms, anytime=False))
+                fine = not any(found.exit_code for found in self._updated(passes, anytime=False))
             except Busy as error:
                 click.echo(str(error), err=True)
                 fine = False
@@ -239,19 +237,16 @@ class _Run:
             self.stop.wait(rhythm.wait_s(time.time()))
         return _STOPPED
 
-    def _updated(self, rooms: "Rooms", *, anytime: bool) -> "tuple[Outcome, ...]":
+    def _updated(self, passes: "Passes", *, anytime: bool) -> "tuple[Outcome, ...]":
         from device_agent.sync import showing
-        from device_agent.sync.history import History
-        from device_agent.sync.lock import updating
 
         bar = _Bar()
-        with updating(self._home, "sync", now=time.time()):
-            outcomes = rooms.link.update(bar.tell, self.stop, anytime=anytime)
-            rooms.activation.soaked()
-            History(self._home, clock=time.time).note("update", outcomes)
+        outcomes = passes.update(bar.tell, self.stop, anytime=anytime)
         bar.end()
         if self._as_json:
-            print_json({"device": rooms.device.id, "outcomes": [dataclasses.asdict(found) for found in outcomes]})
+            print_json(
+                {"device": passes.rooms.device.id, "outcomes": [dataclasses.asdict(found) for found in outcomes]}
+            )
         for found in () if self._as_json else outcomes:
             colour = {"installed": "green", "current": "green", "held": "yellow"}.get(found.ending, "red")
             click.echo(click.style(showing.outcome(found), fg=colour))
@@ -320,12 +315,7 @@ def rollback_command(channel: str | None, *, as_json: bool) -> None:
     The channel still names the newer one: say `edgekit pin` afterwards to stay, or it is not taken again only until
     the channel names another.
     """
-
-    def back(rooms: "Rooms", name: str) -> str:
-        ref: Ref = rooms.activation.rollback(name)
-        return ref.id
-
-    _change("rollback", channel, back, as_json=as_json)
+    _change("rollback", channel, None, as_json=as_json)
 
 
 @click.command("pin", epilog="\b\nExamples:\n  edgekit pin\n  edgekit pin my-model-1.0\n  edgekit pin --off")
@@ -340,47 +330,34 @@ def pin_command(release: str | None, channel: str | None, *, off: bool, as_json:
     if off and release is not None:
         raise UsageError("say `edgekit pin RELEASE`, or `edgekit pin --off`.")
 
-    def pinned(rooms: "Rooms", name: str) -> str | None:
-        if off:
-            rooms.activation.unpin(name)
-            return None
-        rooms.activation.pin(name, release)
-        pin = rooms.store.state().line(name).pin
-        return None if pin is None else pin.id
-
-    _change("unpin" if off else "pin", channel, pinned, as_json=as_json)
+    _change("unpin" if off else "pin", channel, release, as_json=as_json)
 
 
-def _change(does: str, channel: str | None, work: "Callable[[Rooms, str], str | None]", *, as_json: bool) -> None:
+def _change(does: "Change", channel: str | None, release: str | None, *, as_json: bool) -> None:
     """Do something to a channel's line, and tell."""
-    from device_agent.sync.choosing import channel_of
-    from device_agent.sync.history import History
-    from device_agent.sync.lock import updating
-    from device_agent.sync.records import Outcome
+    from device_agent.sync.passes import Wish
     from edgekit.home import home
 
-    rooms = _rooms(home())
-    with updating(home(), does, now=time.time()):
-        name = channel_of(channel, rooms.store.state(), rooms.settings)
-        release = work(rooms, name)
-        outcome = Outcome(channel=name, ending="held" if does == "pin" else "current", release=release)
-        History(home(), clock=time.time).note(does, (outcome,))
+    outcome = _passes(home()).change(Wish(does=does, channel=channel, release=release))
     if as_json:
-        print_json({"channel": name, "release": release, "done": does})
+        print_json({"channel": outcome.channel, "release": outcome.release, "done": does})
         return
-    told = {"rollback": f"{release} is active", "pin": f"pinned to {release}", "unpin": "follows the channel again"}
-    click.echo(f"{name}: {told[does]}")
+    told = {"rollback": "is active again", "pin": "stays, whatever the channel says", "unpin": "follows the channel"}
+    click.echo(f"{outcome.channel}: {outcome.release or 'nothing'} {told[does]}")
 
 
-def _rooms(home: Path, told: "Callable[[LinkSettings], LinkSettings]" = lambda settings: settings) -> "Rooms":
-    """The rooms of this device by its settings, as changed by what the command line `told`.
+def _passes(home: Path, told: "Callable[[LinkSettings], LinkSettings]" = lambda settings: settings) -> "Passes":
+    """What this device can do, by its settings, as changed by what the command line `told`.
 
     Raises NotEnrolled, UsageError.
     """
-    from device_agent.activation import probe
-    from device_agent.sync.composing import Unattended, compose
+    from device_agent.config import store_of
+    from device_agent.sync.composing import compose_alone
+    from device_agent.sync.passes import Passes
     from device_agent.sync.settings import link_settings
     from edgekit.settings import CONFIG_FILE, read_settings
 
-    settings = told(link_settings(read_settings(home / CONFIG_FILE, os.environ).sync))
-    return compose(home, settings, probe=probe, switch=Unattended(), clock=time.time)
+    found = read_settings(home / CONFIG_FILE, os.environ)
+    models = store_of(found, home)
+    rooms = compose_alone(home, told(link_settings(found.sync)), models=models, clock=time.time)
+    return Passes(rooms, clock=time.time)

@@ -1,21 +1,25 @@
 """The link of this device, put together: who it is, where it looks, and the rooms that it leads through."""
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import psutil
 
 import edgekit
-from device_agent.activation import Activation, Probe, Switch
-from device_agent.releases.records import Ref
+from device_agent.activation.activation import Activation
+from device_agent.activation.probe import ChildProbe
+from device_agent.activation.records import Switch, Unserved
 from device_agent.releases.store import Store
+from device_agent.shelf.scan import scan
 from device_agent.sync.delivery import Delivery
 from device_agent.sync.identity import Identity, read_identity
 from device_agent.sync.judging import Here, this_machine
 from device_agent.sync.link import Connect, Link, Parts
 from device_agent.sync.lock import FOLDER
 from device_agent.sync.records import Clock, LinkSettings, Source, Stop
+from device_agent.sync.rooms import Rooms
 from device_agent.sync.settings import with_provisioning
 from device_agent.sync.transport import open_source
 from device_agent.sync.trust import Trust
@@ -25,55 +29,56 @@ from edgekit.release.channel import Device
 TRUST_FOLDER = "trust"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rooms:
-    """What a device that is enrolled has: its link, and the rooms that others ask too. `settings` are complete."""
+def compose_alone(home: Path, settings: LinkSettings, *, models: Path, clock: Clock) -> Rooms:
+    """The rooms for a process that serves nothing: an agent that runs beside sees the record, and takes over.
 
-    identity: Identity
-    device: Device
-    settings: LinkSettings
-    trust: Trust
-    store: Store
-    activation: Activation
-    link: Link
+    Raises NotEnrolled, TrustLost, StorageFailed.
+    """
+    store = Store(home)
+    activation = activation_of(store, Unserved(), models=models, clock=clock)
+    return compose(home, settings, store=store, activation=activation, clock=clock)
 
 
-class Unattended:
-    """The switch of a process that serves nothing: an agent that runs beside sees the record, and takes over."""
-
-    def serve(self) -> None:
-        """Nobody serves here."""
-
-    def faults(self, ref: Ref) -> str | None:
-        """Nobody saw any."""
+def activation_of(store: Store, switch: Switch, *, models: Path, clock: Clock) -> Activation:
+    """What brings releases of the store into service, with the real trial. `models` are bundles that are there too."""
+    return Activation(store, probe=ChildProbe(bases_of(store, models)), switch=switch, clock=clock)
 
 
-def compose(home: Path, settings: LinkSettings, *, probe: Probe, switch: Switch, clock: Clock) -> Rooms:
+def bases_of(store: Store, models: Path) -> Callable[[str], Path | None]:
+    """Where the model of an adapter is, by its name: what serves comes before what somebody put on the shelf."""
+
+    def find(name: str) -> Path | None:
+        for one in store.serving():
+            if one.release.kind == "model" and one.release.name == name:
+                return one.folder
+        if not models.is_dir():
+            return None
+        return next((entry.folder for entry in scan(models).entries if entry.manifest.name == name), None)
+
+    return find
+
+
+def compose(home: Path, settings: LinkSettings, *, store: Store, activation: Activation, clock: Clock) -> Rooms:
     """The rooms of the agent whose folder is `home`. Raises NotEnrolled, TrustLost, StorageFailed."""
     identity = read_identity(home)
     if identity is None:
         raise NotEnrolled(f"{home} was never told what to trust")
     complete = with_provisioning(settings, identity.provisioning, labels=identity.device.labels)
     trust = trust_of(home, identity, clock=clock)
-    store = Store(home)
-    activation = Activation(store, probe=probe, switch=switch, clock=clock)
     device = Device(id=identity.device.id, labels=complete.labels)
-    parts = Parts(
-        trust=trust,
-        connect=_connecting(clock),
-        store=store,
-        delivery=Delivery(store, trust, reserve_bytes=complete.reserve_bytes),
-        activation=activation,
-    )
-    link = Link(parts, complete, device=device, here=here())
+    connect = _connecting(clock)
+    delivery = Delivery(store, trust, reserve_bytes=complete.reserve_bytes)
+    parts = Parts(trust=trust, connect=connect, store=store, delivery=delivery, activation=activation)
     return Rooms(
-        identity=identity,
+        home=home,
+        identity=dataclasses.replace(identity, device=device),  # reports say the labels that count here
         device=device,
         settings=complete,
         trust=trust,
+        connect=connect,
         store=store,
         activation=activation,
-        link=link,
+        link=Link(parts, complete, device=device, here=here()),
     )
 
 

@@ -12,6 +12,7 @@ from device_agent.sync.identity import Identity, enrol, read_identity
 from device_agent.sync.records import Clock, LinkSettings, Stop
 from device_agent.sync.settings import channels_of
 from device_agent.sync.transport import open_source
+from device_agent.sync.transport.open import scheme_of
 from edgekit.errors import TrustLost, UsageError
 from edgekit.release.provisioning import FORMAT, Provisioning
 
@@ -55,15 +56,13 @@ def trust_on_first_use(repositories: Sequence[str], channels: Sequence[str], *, 
 
 
 def _may_be_believed(repository: str) -> bool:
-    found = urlsplit(repository)
-    if len(found.scheme) < 2:  # a path; of Windows perhaps, with its letter of a drive
-        return True
-    return found.scheme in ("https", "file") or (found.scheme == "http" and found.hostname in _LOOPBACK)
+    scheme = scheme_of(repository)
+    return scheme in ("", "https", "file") or (scheme == "http" and urlsplit(repository).hostname in _LOOPBACK)
 
 
 def _lasting(repository: str) -> str:
     """As it can be found from any folder later."""
-    return str(Path(repository).absolute()) if len(urlsplit(repository).scheme) < 2 else repository
+    return str(Path(repository).absolute()) if not scheme_of(repository) else repository
 
 
 def enrolled(

@@ -10,7 +10,7 @@ the others, and none touches what is active.
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
 from dataclasses import dataclass
 from threading import Event
@@ -58,11 +58,11 @@ class Keeping(Protocol):
     def state(self) -> State:
         """The record."""
 
-    def write(self, state: State) -> None:
-        """Replace it, durably."""
+    def change(self, event: Callable[[State], State]) -> State:
+        """Replace it by what `event` makes of it, durably."""
 
-    def collect(self) -> int:
-        """Delete what nobody needs; bytes that are free now."""
+    def collect(self, wanted: Collection[Ref] = ()) -> int:
+        """Delete what nobody needs; bytes that are free now. Of what is staged, these releases stay."""
 
 
 class Activating(Protocol):
@@ -131,6 +131,11 @@ class _Judged:
         """The release that is to be installed."""
         return self.verdict.listed if isinstance(self.verdict, Verdict) and self.verdict.ending is None else None
 
+    @property
+    def ref(self) -> Ref | None:
+        """That release, as the store calls it."""
+        return None if self.listed is None else _ref(self.listed)
+
 
 class Link:
     """One device's link. `device` and `here` are what it is; `ticks` only goes forward, in seconds."""
@@ -173,7 +178,7 @@ class Link:
                 now = _Pass(source, view, tell, stop)
                 judged = [self._judged(channel, now) for channel in self._settings.channels]
                 found = {one.channel: self._followed(one, now) for one in sorted(judged, key=_models_first)}
-                self._parts.store.collect()
+                self._parts.store.collect(tuple(ref for one in judged if (ref := one.ref) is not None))
         except (EdgekitError, OSError) as error:
             return tuple(_failure(channel, error) for channel in self._settings.channels)
         finally:
@@ -211,9 +216,9 @@ class Link:
         return _Judged(name, verdict)
 
     def _verdict(self, name: str, now: _Pass) -> Verdict:
-        path = channel_target(name)
         if name not in now.view.channels:
             raise NotInRepository(f"the channel {name}")
+        path = channel_target(name)
         channel = channels.parse(self._parts.trust.target(path, now.source, limit=MAX_CHANNEL_BYTES))
         if channel.name != name:
             raise Untrusted(f"the file of the channel {name} says that it is {channel.name}")
@@ -230,8 +235,7 @@ class Link:
         agree(listed, release)
         if problem := lacking(release.requires, self._here):
             raise Refused(f"{listed.id}: {problem}")
-        ref = Ref(id=listed.id, kind=listed.kind, sequence=listed.sequence, sha256=listed.manifest_sha256)
-        return Parcel(channel=name, ref=ref, release=release, manifest=raw)
+        return Parcel(channel=name, ref=_ref(listed), release=release, manifest=raw)
 
     def _offer(self, judged: _Judged, now: _Pass) -> Offer:
         verdict, listed = judged.verdict, judged.listed
@@ -305,9 +309,13 @@ class Link:
         """A release that failed here is tried again once the channel has named another one in between."""
         if verdict.listed is None:
             return
-        state = self._parts.store.state()
-        if state.line(name).pin is None and (left := forgiven(state, name, verdict.listed.manifest_sha256)) != state:
-            self._parts.store.write(left)
+        digest, state = verdict.listed.manifest_sha256, self._parts.store.state()
+        if state.line(name).pin is None and forgiven(state, name, digest) != state:
+            self._parts.store.change(lambda before: forgiven(before, name, digest))
+
+
+def _ref(listed: Listed) -> Ref:
+    return Ref(id=listed.id, kind=listed.kind, sequence=listed.sequence, sha256=listed.manifest_sha256)
 
 
 def _models_first(judged: _Judged) -> bool:

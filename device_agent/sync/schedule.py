@@ -93,4 +93,4 @@ class Rhythm:
         if self._due is None:
             return 86_400.0
         wait_s = max(0.0, min(self._due - now, self._interval_s * (1 + CHANCE)))
-        return max(wait_s, opens_in_s(self._windows, self._minute(now + wait_s)) and wait_s + 60.0)
+        return wait_s + opens_in_s(self._windows, self._minute(now + wait_s))

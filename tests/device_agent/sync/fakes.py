@@ -1,7 +1,7 @@
 """Doubles of the rooms that the link leads through; each does what a test tells it, and keeps what it was told."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -130,7 +130,7 @@ class FakeTrust:
         """These channel files are signed now."""
         for one in found:
             self.targets[channel_target(one.name)] = one.to_bytes()
-        names = {channel_target(one.name) for one in found} | self.view.channels
+        names = {one.name for one in found} | self.view.channels
         self.view = replace(self.view, channels=frozenset(names))
 
 
@@ -158,6 +158,7 @@ class FakeStore:
     kept: State = field(default_factory=State)
     here: list[Installed] = field(default_factory=list)
     collected: int = 0
+    wanted: tuple[str, ...] = ()
 
     def state(self) -> State:
         return self.kept
@@ -165,8 +166,13 @@ class FakeStore:
     def write(self, state: State) -> None:
         self.kept = state
 
-    def collect(self) -> int:
+    def change(self, event: Callable[[State], State]) -> State:
+        self.kept = event(self.kept)
+        return self.kept
+
+    def collect(self, wanted: Collection[Ref] = ()) -> int:
         self.collected += 1
+        self.wanted = tuple(ref.id for ref in wanted)
         return 0
 
     def installed(self) -> tuple[Installed, ...]:

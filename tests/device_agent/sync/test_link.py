@@ -184,6 +184,7 @@ def test_what_does_not_come_whole_is_never_tried(problem: EdgekitError | OSError
     assert (outcome.ending, outcome.exit_code, outcome.release) == (ending, exit_code, "tiny-1.0")
     assert on.delivery.put == []
     assert on.activation.tried == []
+    assert on.store.wanted == (V1.id,), "what came is kept for the next run"
 
 
 def test_what_is_found_unsound_when_it_is_sealed_is_never_tried() -> None:
