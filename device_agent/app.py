@@ -10,6 +10,7 @@ while requests go on.
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,15 +18,19 @@ from types import FrameType
 
 from device_agent.access.gate import Gate
 from device_agent.access.settings import check_exposure
+from device_agent.activation import Activation
+from device_agent.activation.probe import ChildProbe
 from device_agent.config import Config, config_of
 from device_agent.http.app import create_app
 from device_agent.http.server import Server
 from device_agent.http.services import Card, Services
 from device_agent.ledger.ledger import Ledger
 from device_agent.operations import Watch
+from device_agent.releases.store import Store
 from device_agent.shelf import Found, Shelf
 from device_agent.shelf.remembered import ACTIVE_FILE, Remembered
 from device_agent.shelf.scan import scan
+from device_agent.shelf.synced import Leasing, ShelfSwitch, bases, with_releases
 from edgekit.errors import EdgekitError, ShuttingDown
 from edgekit.settings import Settings
 
@@ -57,9 +62,15 @@ class Agent:
     def __init__(self, settings: Settings, home: Path) -> None:
         config = config_of(settings, home)
         check_exposure(settings.server.host, config.access)
-        found = found_at(config.store, named=settings.models.path is not None)
         self._settings = settings
+        self._config = config
         self._home = home
+        self.releases = Store(home)
+        self._switch = ShelfSwitch()
+        probe = ChildProbe(bases(self.releases, config.store), make_room=self._switch.spare)
+        self.activation = Activation(self.releases, probe=probe, switch=self._switch, clock=time.time)
+        self._resume()
+        found = self._found(config, settings)
         self._problem: BaseException | None = None
         self._reloading = threading.Lock()
         self._alone = found.alone
@@ -67,12 +78,13 @@ class Agent:
         self.gate = Gate.open(home, config.access, self.ledger)
         self.shelf = Shelf(
             found,
-            config.opening,
+            Leasing(self.releases, config.opening),
             config.shelf,
             active=settings.models.active,
             remembered=Remembered(None if found.alone else home / ACTIVE_FILE),
             strategies=config.strategies.names,
         )
+        self._switch.attach(self.shelf, self._take_over_releases)
         self.watch = Watch(self.shelf, home, ledger=self.ledger)
         self.services = Services(
             models=self.shelf,
@@ -94,6 +106,7 @@ class Agent:
             rooms.callback(self.ledger.close)
             self.shelf.start()
             rooms.callback(self.shelf.close)
+            rooms.callback(self._rest)
             if not self._settings.models.lazy:
                 self.shelf.wake()
             threading.Thread(target=self._greet, args=(ready,), name="edgekit-greet", daemon=True).start()
@@ -140,7 +153,7 @@ class Agent:
             try:
                 settings = reread()
                 config = config_of(settings, self._home)
-                found = found_at(config.store, named=settings.models.path is not None)
+                found = self._found(config, settings)
                 self.server.renew_certificate()
             except EdgekitError as problem:
                 log.error("nothing was reloaded: %s", problem)  # noqa: TRY400 - the sentence is for people
@@ -151,11 +164,46 @@ class Agent:
         if settings.server != self._settings.server:
             log.warning("settings in [server] count after a restart only")
         self.ledger.settings = config.ledger
-        self.shelf.reload(found, config.opening, config.shelf)
-        self._settings = settings
+        self.shelf.reload(found, Leasing(self.releases, config.opening), config.shelf)
+        self._settings, self._config = settings, config
         if not settings.models.lazy:
             self.shelf.wake()
         log.info("reloaded: %d models", len(found.entries))
+
+    # --- releases ---------------------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        """Serving what is on trial counts as a start of it, and is written down before. A full disk stops nobody."""
+        try:
+            self.activation.resume()
+        except EdgekitError as problem:
+            log.error("%s", problem)  # noqa: TRY400 - the sentence is for people
+
+    def _found(self, config: Config, settings: Settings) -> Found:
+        """What is in the store, and what the sync link brought. Raises BundleError."""
+        found = found_at(config.store, named=settings.models.path is not None)
+        try:
+            releases = self.releases.serving()
+        except EdgekitError as problem:
+            log.error("nothing that was synced is served: %s", problem)  # noqa: TRY400 - the sentence is for people
+            return found
+        return with_releases(found, releases) if releases else found
+
+    def _take_over_releases(self) -> None:
+        """The record of releases is another one: the shelf follows. Raises what loading raises."""
+        with self._reloading:
+            config = self._config
+            found = found_at(config.store, named=self._settings.models.path is not None)
+            found = with_releases(found, self.releases.serving())
+            self.shelf.replace(found, Leasing(self.releases, config.opening), config.shelf)
+        if not self._settings.models.lazy:
+            self.shelf.wake()
+
+    def _rest(self) -> None:
+        try:
+            self.activation.close()
+        except EdgekitError as problem:
+            log.error("%s", problem)  # noqa: TRY400 - the sentence is for people
 
 
 def found_at(store: Path, *, named: bool) -> Found:

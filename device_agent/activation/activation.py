@@ -12,7 +12,7 @@ from device_agent.releases.records import Installed, Line, Ref, State
 from device_agent.releases.scrub import Damage, damaged
 from device_agent.releases.store import Store
 from device_agent.sync.records import Clock, Progress, Tell
-from edgekit.errors import EdgekitError, FailedTrial, Refused
+from edgekit.errors import BundleError, EdgekitError, FailedTrial, Refused
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Activation:
     def _serve_or_fail(self, channel: str, ref: Ref) -> None:
         try:
             self._serve()
-        except EdgekitError as problem:
+        except BundleError as problem:
             self._fail(channel, ref, f"it cannot be served: {problem}")
 
     def _fail(self, channel: str, ref: Ref, reason: str) -> None:
@@ -150,14 +150,14 @@ class Activation:
         state, seq = self._store.seen()
         soaking = [line for line in state.lines if line.soaking]
         if seq != self._seq:
-            self._seq = seq
             try:
                 self._serve()
-            except EdgekitError as problem:
+            except BundleError as problem:
                 log.error("what is recorded cannot be served: %s", problem)  # noqa: TRY400 - the sentence is for people
                 for line in soaking:
                     self._go_back(line, f"it cannot be served: {problem}")
                 return
+            self._seq = seq
         for line in soaking:
             self._watch(line)
 
