@@ -105,19 +105,20 @@ def _locked(pem: bytes, passphrase: str | None) -> bytes:
 class Keyring:
     """The keys at hand, of one folder or several. Private parts are read when they sign, and not before."""
 
-    def __init__(self, found: Mapping[str, tuple[Path, KeyFile]], ask: Ask) -> None:
+    def __init__(self, found: Mapping[str, tuple[Path, KeyFile]], ask: Ask, known: Sequence[str] = ()) -> None:
         self._found = found
         self._ask = ask
         self._signers: dict[str, Signer] = {}
-        self._passphrases: list[str] = []
+        self._passphrases = list(known)
 
     @classmethod
-    def open(cls, folders: Sequence[Path], ask: Ask) -> "Keyring":
+    def open(cls, folders: Sequence[Path], ask: Ask, known: Sequence[str] = ()) -> "Keyring":
         """Find the keys of `folders`; a folder that is not there (a stick that is not plugged in) has none.
 
-        Raises KeyUnavailable for a file that looks like a key and is none.
+        Passphrases that are `known` are tried before anybody is asked. Raises KeyUnavailable for a file that looks like
+        a key and is none.
         """
-        return cls({file.keyid: (path, file) for folder in folders for path, file in _key_files(folder)}, ask)
+        return cls({file.keyid: (path, file) for folder in folders for path, file in _key_files(folder)}, ask, known)
 
     def keys(self, holder: Holder) -> tuple[Key, ...]:
         """Public halves of a holder's keys."""

@@ -249,8 +249,10 @@ def next_issued(state: State, now: float) -> int:
 
 
 def sign(metadata: Metadata[Any], who: Authority, keyring: Keyring) -> bool:
-    """Add the signatures of those of the keys that are at hand. Whether there are enough now."""
+    """Add signatures of those of the keys that are at hand, as many as it takes. Whether there are enough now."""
     for key in who.keys:
+        if len(who.keyids & set(metadata.signatures)) >= who.threshold:
+            break
         if keyring.has(key.keyid) and key.keyid not in metadata.signatures:
             metadata.sign(keyring.signer(key), append=True)
     return len(who.keyids & set(metadata.signatures)) >= who.threshold

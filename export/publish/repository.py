@@ -238,6 +238,8 @@ class Repository:
                 f"what was signed is version {releases.signed.version} of the list of releases, and"
                 f" {wanted} would be the next: the repository has changed since; begin anew"
             )
+        for path, target in releases.signed.targets.items():
+            self._target(path, target)
         return releases
 
     def _next_releases(self, state: State, change: Change, now: float) -> Metadata[Targets]:
