@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
-from device_agent.activation.records import Verdict
+from device_agent.activation import Activation, Verdict
 from device_agent.releases.records import Installed, Ref, State
 from device_agent.releases.store import Store
-from device_agent.sync.composing import Rooms, compose
+from device_agent.sync.composing import compose
 from device_agent.sync.identity import enrol
-from device_agent.sync.records import LinkSettings, Outcome
+from device_agent.sync.link import Link
+from device_agent.sync.records import LinkSettings, Outcome, Trusting
 from edgekit.release.manifest import HealthFloor, Release
 from tests.device_agent.bundles import TINY
 from tests.repositories import NOW, Repository
@@ -25,16 +26,26 @@ from tests.repositories import NOW, Repository
 class Stage:
     """Who serves: notes what the store says, and opens every file of it."""
 
-    store: Store | None = None
+    store: Store
     serving: bool = True
     served: tuple[Ref, ...] = ()
 
     def serve(self) -> None:
-        assert self.store is not None
         self.served = tuple(one.ref for one in self.store.serving())
 
     def faults(self, ref: Ref) -> str | None:
         return None
+
+
+@dataclass(frozen=True)
+class Device:
+    """Its rooms."""
+
+    store: Store
+    activation: Activation
+    link: Link
+    trust: Trusting
+    stage: Stage
 
 
 @dataclass
@@ -81,53 +92,53 @@ class World:
         self.repository.publish()
         self.repository.write(self.shared)
 
-    def rooms(self, home: Path) -> tuple[Rooms, Stage]:
+    def device(self, home: Path) -> Device:
         """The device's program, newly started."""
-        stage = Stage()
 
         def probe(installed: Installed, _: HealthFloor) -> Verdict:
             if installed.release.version in self.bad:
                 return Verdict(ok=False, reason="it says nothing but nonsense")
             return Verdict(ok=True)
 
+        store = Store(home)
+        stage = Stage(store)
+        activation = Activation(store, probe=probe, switch=stage, clock=lambda: self.now, ticks=lambda: self.ticks)
         settings = LinkSettings(reserve_bytes=0, repositories=(str(self.shared),))
-        rooms = compose(home, settings, probe=probe, switch=stage, clock=lambda: self.now)
-        stage.store = rooms.store
-        rooms.activation._ticks = lambda: self.ticks
-        return rooms, stage
+        rooms = compose(home, settings, store=store, activation=activation, clock=lambda: self.now)
+        return Device(store, activation, rooms.link, rooms.trust, stage)
 
     def enrolled(self, home: Path) -> None:
         """A device that trusts the repository, and has nothing yet."""
         enrol(home, self.repository.provisioning(), device_id="device", labels={})
 
-    def started(self, home: Path) -> tuple[Rooms, Stage]:
+    def started(self, home: Path) -> Device:
         """As the agent starts: first what a crash left is put right, then the serving."""
-        rooms, stage = self.rooms(home)
-        rooms.activation.resume()
-        rooms.store.empty_trash()
-        stage.serve()
-        return rooms, stage
+        device = self.device(home)
+        device.activation.resume()
+        device.store.empty_trash()
+        device.stage.serve()
+        return device
 
     def update(self, home: Path, *, soaked: bool = True) -> tuple[Outcome, ...]:
         """One pass of the link, and the soak's end."""
-        rooms, _ = self.started(home)
-        outcomes = rooms.link.update(lambda _: None, Event())
+        device = self.started(home)
+        outcomes = device.link.update(lambda _: None, Event())
         if soaked:
-            rooms.activation.soaked()
+            device.activation.soaked()
         return outcomes
 
     # --- what is on the device's disk -------------------------------------------------------------
 
     def look(self, home: Path) -> tuple[State, frozenset[str]]:
         """The record, and the versions that serve ("" for none), once all invariants but convergence were looked at."""
-        rooms, stage = self.rooms(home)
-        stage.serve()
+        device = self.device(home)
+        device.stage.serve()
         for folder in (home / "sync" / "releases").glob("*"):
             self._whole(folder)
         assert (home / "notes.txt").read_bytes() == b"mine", "a file of the user has changed"
         assert {path.name for path in home.iterdir()} <= {"notes.txt", "sync"}
-        versions = frozenset(self._version(ref) for ref in stage.served)
-        return rooms.store.state(), versions or frozenset({""})
+        versions = frozenset(self._version(ref) for ref in device.stage.served)
+        return device.store.state(), versions or frozenset({""})
 
     def state(self, home: Path) -> State:
         """The record."""
@@ -135,8 +146,7 @@ class World:
 
     def floor(self, home: Path) -> int:
         """The newest timestamp that the device has seen; 0 for none."""
-        rooms, _ = self.rooms(home)
-        view = rooms.trust.last()
+        view = self.device(home).trust.last()
         return 0 if view is None else view.timestamp_version
 
     def _version(self, ref: Ref) -> str:

@@ -58,8 +58,8 @@ def _update(version: str) -> Callable[[World, Path, Recorder], None]:
 
 
 def _refresh(world: World, home: Path, recorder: Recorder) -> None:
-    rooms, _ = world.started(home)
-    with_floor = rooms.trust.refresh(world.repository.source())
+    device = world.started(home)
+    with_floor = device.trust.refresh(world.repository.source())
     recorder.mark(f"floor {with_floor.timestamp_version}")
 
 
@@ -73,31 +73,31 @@ def _soak(world: World, home: Path, recorder: Recorder) -> None:
     """Passed, and serving; the agent ends in order, starts again, and the soak comes to its end."""
     world.update(home, soaked=False)
     recorder.mark("serves 2")
-    rooms, _ = world.started(home)
-    rooms.activation.close()
-    rooms, _ = world.started(home)
-    rooms.activation.soaked()
+    device = world.started(home)
+    device.activation.close()
+    device = world.started(home)
+    device.activation.soaked()
     world.ticks += 100
-    rooms.activation.soaked()
-    assert rooms.store.state().line("stable").trial is None
+    device.activation.soaked()
+    assert device.store.state().line("stable").trial is None
     recorder.mark("active 2")
 
 
 def _roll_back(world: World, home: Path, recorder: Recorder) -> None:
-    rooms, _ = world.started(home)
-    rooms.activation.rollback("stable")
+    device = world.started(home)
+    device.activation.rollback("stable")
     recorder.mark("active 1")
 
 
 def _pin(world: World, home: Path, recorder: Recorder) -> None:
-    rooms, _ = world.started(home)
-    rooms.activation.pin("stable", None)
+    device = world.started(home)
+    device.activation.pin("stable", None)
     recorder.mark("pinned")
 
 
 def _collect(world: World, home: Path, recorder: Recorder) -> None:
-    rooms, _ = world.started(home)
-    rooms.store.collect()
+    device = world.started(home)
+    device.store.collect()
     recorder.mark("collected")
 
 
@@ -196,5 +196,5 @@ def scenario(world: World, act: Act) -> Scenario:
 def _quiet(world: World, home: Path) -> None:
     """A start, and the first look at what soaks."""
     world.ticks = 0.0
-    rooms, _ = world.started(home)
-    rooms.activation.soaked()
+    device = world.started(home)
+    device.activation.soaked()

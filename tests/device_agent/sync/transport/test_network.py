@@ -423,7 +423,15 @@ def test_c10_a_file_that_a_mirror_does_not_have_yet_is_found_at_the_next(server:
 @fresh_and_resumed
 @pytest.mark.parametrize(
     "lie",
-    [gzipped(), content_range("bytes 1-2/3"), says(416), says(404), portal(), raw(b"?"), redirected("http://x.invalid/")],
+    [
+        gzipped(),
+        content_range("bytes 1-2/3"),
+        says(416),
+        says(404),
+        portal(),
+        raw(b"?"),
+        redirected("http://x.invalid/"),
+    ],
     ids=["gzip", "range", "416", "404", "portal", "garbage", "elsewhere"],
 )
 def test_c11_first_dead_second_lying_third_good(
