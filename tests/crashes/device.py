@@ -95,7 +95,7 @@ class World:
     def device(self, home: Path) -> Device:
         """The device's program, newly started."""
 
-        def probe(installed: Installed, _: HealthFloor) -> Verdict:
+        def probe(installed: Installed, floor: HealthFloor) -> Verdict:
             if installed.release.version in self.bad:
                 return Verdict(ok=False, reason="it says nothing but nonsense")
             return Verdict(ok=True)
