@@ -147,7 +147,11 @@ def _renewed_root(repository: "Repository", keyring: "Keyring", published: "Publ
     if "root" not in published.due:
         return published
     root = proposed(state, Edit(), now=clock())
-    if sign_root(state.root.signed, root, keyring):
+    try:
+        lacking = sign_root(state.root.signed, root, keyring)
+    except KeyUnavailable:
+        return published
+    if lacking:
         return published
     after = install(repository, root, keyring, now=clock())
     return Published(signed=("root", *published.signed), due=after.due)
@@ -338,17 +342,13 @@ def verify_command(repo: Path, url: str | None, *, sizes_only: bool, as_json: bo
     import dataclasses
 
     from export.publish.repository import Repository
-    from export.publish.verify import place_of, verify
+    from export.publish.verify import place_of, shows
 
     bar = Bar()
     bar.stage(f"reading {url or repo}")
-    found = verify(
-        place_of(url or str(repo)),
-        Repository.open(repo).root(1),
-        now=clock(),
-        tell=bar.advance,
-        contents=not sizes_only,
-    )
+    root = Repository.open(repo).root(1)
+    read = () if sizes_only else None
+    found = shows(place_of(url or str(repo)), root, repo, now=clock(), tell=bar.advance, read=read)
     if as_json:
         print_json({"ok": True} | dataclasses.asdict(found))
         return
