@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from export.publish.repository import Repository
 from tests.device_agent.bundles import TINY
 from tests.export.publish.publishers import DAY, NOW
 from tests.export.publish.test_pipeline import version
+from tests.imports import ROOT
 
 VERBS: dict[str, click.Command] = {"repo": repo_command, "channel": channel_command, "publish": publish_command}
 
@@ -357,3 +360,10 @@ def test_new_passphrases_are_asked_for_at_a_terminal_only(monkeypatch: pytest.Mo
     monkeypatch.delenv("EDGEKIT_KEY_PASSPHRASE", raising=False)
     monkeypatch.setattr("sys.stdin.isatty", lambda: False)
     assert terminal.new_passphrase() is None
+
+
+def test_a_device_without_the_build_side_can_still_list_the_verbs() -> None:
+    modules = [f"export.publish.{name}" for name in ("cli", "repo_cli", "channel_cli")]
+    program = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"cryptography", "tuf", "securesystemslib", "onnx", "onnxruntime", "numpy"} & set(done.stdout.split())

@@ -101,7 +101,7 @@ def test_a_channel_names_only_what_is_listed_and_above_the_floor(own: Publisher)
 def test_a_delta_is_between_releases_that_are_listed(own: Publisher) -> None:
     new = own.add("tiny", "1")
     delta = Delta(format=1, base="tiny-0", release=new.id, packs=(), differences=())
-    with pytest.raises(PublishError, match="cannot be a delta for tiny-0"):
+    with pytest.raises(PublishError, match="needs tiny-0 to be listed"):
         own.publish(Change(deltas=(delta,)))
 
 
