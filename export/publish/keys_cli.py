@@ -193,7 +193,8 @@ def threshold_command(
 def sign_command(file: Path, folders: tuple[Path, ...], repo: Path | None, *, yes: bool, as_json: bool) -> None:
     """Sign a root that goes round.
 
-    It is published once it has its signatures and --repo is given. Publishing also needs the keys of `timestamp`, and of `releases` where those changed: say --keys for them too.
+    It is published once it has its signatures and --repo is given. Publishing also needs the keys of `timestamp`, and
+    of `releases` where those changed: say --keys for them too.
     """
     sign_file(file, folders, repo=repo, yes=yes, as_json=as_json)
 

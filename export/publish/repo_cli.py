@@ -119,7 +119,8 @@ def _warn_of_keys(folder: Path, root_keys: int, *, encrypted: bool) -> None:
 def refresh_command(repo: Path, folders: tuple[Path, ...], *, as_json: bool) -> None:
     """Sign anew what ends soon (from a timer).
 
-    Once a day will do: it says that nothing has changed. Devices install nothing from a repository that has been silent for 30 days; what they run, they run on.
+    Once a day will do: it says that nothing has changed. Devices install nothing from a repository that has been
+    silent for 30 days; what they run, they run on.
     """
     from export.publish.repository import Change
 
