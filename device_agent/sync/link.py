@@ -51,6 +51,8 @@ from edgekit.release.names import channel_target, release_target
 
 log = logging.getLogger(__name__)
 
+STOPPED = "it was told to stop; what was fetched is kept, and the next update goes on from there"
+
 
 class Keeping(Protocol):
     """What is asked of the store (device_agent/releases/store.py)."""
@@ -260,6 +262,8 @@ class Link:
             outcome = self._installed(judged, now)
         except (EdgekitError, OSError) as error:
             outcome = _failure(judged.channel, error, judged.listed)
+            if now.stop.is_set() and not isinstance(error, _REFUSALS):
+                outcome = dataclasses.replace(outcome, ending="held", reason=STOPPED, exit_code=0)
         return dataclasses.replace(outcome, seconds=round(self._ticks() - began, 3))
 
     def _installed(self, judged: _Judged, now: _Pass) -> Outcome:

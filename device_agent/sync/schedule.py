@@ -84,6 +84,10 @@ class Rhythm:
             return False
         return now >= self._due or self._due - now > self._interval_s * (1 + CHANCE)
 
+    def minute(self, now: float) -> int:
+        """Minutes since midnight, by which windows go."""
+        return self._minute(now)
+
     def may_fetch(self, now: float) -> bool:
         """Whether a window is open."""
         return is_open(self._windows, self._minute(now))

@@ -13,6 +13,7 @@ from edgekit.errors import (
     EdgekitError,
     FailedTrial,
     NoSpace,
+    SyncError,
     TrustLost,
     Unreachable,
     Untrusted,
@@ -185,6 +186,16 @@ def test_what_does_not_come_whole_is_never_tried(problem: EdgekitError | OSError
     assert on.delivery.put == []
     assert on.activation.tried == []
     assert on.store.wanted == (V1.id,), "what came is kept for the next run"
+
+
+def test_stopped_in_the_middle_is_no_failure_and_what_came_is_kept() -> None:
+    on = scene(V1)
+    on.delivery.problem = SyncError("it was told to stop")
+    on.stop.set()
+    outcome = updated(on)
+    assert (outcome.ending, outcome.exit_code, outcome.release) == ("held", 0, V1.id)
+    assert "told to stop" in outcome.reason
+    assert on.store.wanted == (V1.id,)
 
 
 def test_what_is_found_unsound_when_it_is_sealed_is_never_tried() -> None:
