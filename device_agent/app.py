@@ -1,6 +1,7 @@
 """THE AGENT: its rooms are built, started and stopped here, in order and in reverse.
 
-    settings -> config -> ledger of tokens -> gate (keys) -> shelf (models) -> watch (operations) -> http app -> server
+    settings -> config -> releases (what updates brought) -> ledger of tokens -> gate (keys) -> shelf (models)
+             -> upkeep (updates) -> watch (operations) -> http app -> server
 
 The port is taken and /health and /v1/models answer before any model is loaded: that is done beside, and requests wait
 for it. SIGTERM and Ctrl-C let running requests end; SIGHUP reads settings, prices, the certificate and the store again
@@ -10,6 +11,7 @@ while requests go on.
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,16 +19,25 @@ from types import FrameType
 
 from device_agent.access.gate import Gate
 from device_agent.access.settings import check_exposure
+from device_agent.activation import Activation
+from device_agent.activation.probe import ChildProbe
 from device_agent.config import Config, config_of
 from device_agent.http.app import create_app
 from device_agent.http.server import Server
 from device_agent.http.services import Card, Services
 from device_agent.ledger.ledger import Ledger
 from device_agent.operations import Watch
+from device_agent.releases.scrub import Scrub
+from device_agent.releases.store import Store
 from device_agent.shelf import Found, Shelf
 from device_agent.shelf.remembered import ACTIVE_FILE, Remembered
 from device_agent.shelf.scan import scan
-from edgekit.errors import EdgekitError, ShuttingDown
+from device_agent.shelf.synced import Leasing, ShelfSwitch, bases, with_releases
+from device_agent.sync.identity import read_identity
+from device_agent.sync.records import LinkSettings
+from device_agent.sync.rooms import Rooms
+from device_agent.sync.upkeep import Upkeep
+from edgekit.errors import EdgekitError, NotEnrolled, ShuttingDown
 from edgekit.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -57,9 +68,15 @@ class Agent:
     def __init__(self, settings: Settings, home: Path) -> None:
         config = config_of(settings, home)
         check_exposure(settings.server.host, config.access)
-        found = found_at(config.store, named=settings.models.path is not None)
         self._settings = settings
+        self._config = config
         self._home = home
+        self.releases = Store(home)
+        self._switch = ShelfSwitch()
+        probe = ChildProbe(bases(self.releases, config.store), make_room=self._switch.spare)
+        self.activation = Activation(self.releases, probe=probe, switch=self._switch, clock=time.time)
+        self._resume()
+        found = self._found(config, settings)
         self._problem: BaseException | None = None
         self._reloading = threading.Lock()
         self._alone = found.alone
@@ -67,13 +84,18 @@ class Agent:
         self.gate = Gate.open(home, config.access, self.ledger)
         self.shelf = Shelf(
             found,
-            config.opening,
+            Leasing(self.releases, config.opening),
             config.shelf,
             active=settings.models.active,
             remembered=Remembered(None if found.alone else home / ACTIVE_FILE),
             strategies=config.strategies.names,
         )
-        self.watch = Watch(self.shelf, home, ledger=self.ledger)
+        self._switch.attach(self.shelf, self._take_over_releases)
+        self.upkeep = Upkeep(
+            home, config.link, self._linked, pulse=self.activation.soaked, clock=time.time, ticks=time.monotonic
+        )
+        self.scrub = Scrub(self.releases, self.upkeep.mend)
+        self.watch = Watch(self.shelf, home, ledger=self.ledger, updates=self.upkeep.readings)
         self.services = Services(
             models=self.shelf,
             gate=self.gate,
@@ -81,6 +103,7 @@ class Agent:
             keys=self.gate.keys,
             usage=self.ledger,
             operations=self.watch,
+            sync=self.upkeep,
             strategies=config.strategies,
         )
         app = create_app(self.services, config.http)
@@ -94,6 +117,11 @@ class Agent:
             rooms.callback(self.ledger.close)
             self.shelf.start()
             rooms.callback(self.shelf.close)
+            rooms.callback(self._rest)
+            self.scrub.start()
+            rooms.callback(self.scrub.close)
+            self.upkeep.start()
+            rooms.callback(self.upkeep.close)
             if not self._settings.models.lazy:
                 self.shelf.wake()
             threading.Thread(target=self._greet, args=(ready,), name="edgekit-greet", daemon=True).start()
@@ -140,7 +168,7 @@ class Agent:
             try:
                 settings = reread()
                 config = config_of(settings, self._home)
-                found = found_at(config.store, named=settings.models.path is not None)
+                found = self._found(config, settings)
                 self.server.renew_certificate()
             except EdgekitError as problem:
                 log.error("nothing was reloaded: %s", problem)  # noqa: TRY400 - the sentence is for people
@@ -151,11 +179,55 @@ class Agent:
         if settings.server != self._settings.server:
             log.warning("settings in [server] count after a restart only")
         self.ledger.settings = config.ledger
-        self.shelf.reload(found, config.opening, config.shelf)
-        self._settings = settings
+        self.upkeep.adjust(config.link)
+        self.shelf.reload(found, Leasing(self.releases, config.opening), config.shelf)
+        self._settings, self._config = settings, config
         if not settings.models.lazy:
             self.shelf.wake()
         log.info("reloaded: %d models", len(found.entries))
+
+    # --- releases ---------------------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        """Serving what is on trial counts as a start of it, and is written down before. A full disk stops nobody."""
+        try:
+            self.activation.resume()
+        except EdgekitError as problem:
+            log.error("%s", problem)  # noqa: TRY400 - the sentence is for people
+
+    def _found(self, config: Config, settings: Settings) -> Found:
+        """What is in the store, and what the sync link brought. Raises BundleError."""
+        found = found_at(config.store, named=settings.models.path is not None)
+        try:
+            releases = self.releases.serving()
+        except EdgekitError as problem:
+            log.error("nothing that was synced is served: %s", problem)  # noqa: TRY400 - the sentence is for people
+            return found
+        return with_releases(found, releases) if releases else found
+
+    def _take_over_releases(self) -> None:
+        """The record of releases is another one: the shelf follows. Raises what loading raises."""
+        with self._reloading:
+            config = self._config
+            found = found_at(config.store, named=self._settings.models.path is not None)
+            found = with_releases(found, self.releases.serving())
+            self.shelf.replace(found, Leasing(self.releases, config.opening), config.shelf)
+        if not self._settings.models.lazy:
+            self.shelf.wake()
+
+    def _linked(self, settings: LinkSettings) -> Rooms:
+        """The sync link of a device that is enrolled; others need not even load it. Raises as `compose` does."""
+        if read_identity(self._home) is None:
+            raise NotEnrolled("it was never told whom to trust")
+        from device_agent.sync.composing import compose
+
+        return compose(self._home, settings, store=self.releases, activation=self.activation, clock=time.time)
+
+    def _rest(self) -> None:
+        try:
+            self.activation.close()
+        except EdgekitError as problem:
+            log.error("%s", problem)  # noqa: TRY400 - the sentence is for people
 
 
 def found_at(store: Path, *, named: bool) -> Found:

@@ -62,11 +62,11 @@ def _golden_texts(bundle: Bundle, step: Callable[[str], None]) -> Iterator[str]:
     golden = () if bundle.manifest.embedding is None else bundle.manifest.embedding.golden
     for number, text in enumerate(golden, 1):
         step(f"golden text {number} of {len(golden)}")
-        if problem := _distance(embedder, text):
+        if problem := distance(embedder, text):
             yield f"golden text {number} {problem}"
 
 
-def _distance(embedder: Embedder, golden: GoldenText) -> str:
+def distance(embedder: Embedder, golden: GoldenText) -> str:
     """How the text's tokens or vector differ from what they should be; empty if they do not."""
     try:
         ids = embedder.tokens(golden.text)

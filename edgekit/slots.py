@@ -7,6 +7,7 @@ larger number. So a write that a power cut tears leaves the slot before it, and 
 on a file system that keeps the order of operations. If both are damaged, that is said: it is never a fresh start.
 """
 
+import errno
 import hashlib
 import os
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from edgekit.errors import StorageFailed
 from edgekit.files import fsync_folder
 
 MAX_SLOT_BYTES = 4 << 20
+
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class _Slot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +44,7 @@ class Slots:
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
         self._paths = tuple(folder / f"{name}.{i}" for i in range(2))
+        self._settled = False
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -49,6 +53,7 @@ class Slots:
 
     def read(self) -> Slotted:
         """The newest valid payload; None if there is none. Raises StorageFailed if the disk cannot be read."""
+        self._settle()
         found = [_read(path) for path in self._paths]
         valid = [slot for slot in found if isinstance(slot, _Slot)]
         newest = max(valid, key=lambda slot: slot.seq, default=None)
@@ -59,6 +64,7 @@ class Slots:
 
     def write(self, payload: bytes) -> int:
         """Replace the older slot; durable when this returns. Raises StorageFailed. The number of the new record."""
+        self._settle()
         found = [_read(path) for path in self._paths]
         numbers = [slot.seq if isinstance(slot, _Slot) else 0 for slot in found]
         older = numbers.index(min(numbers))
@@ -72,6 +78,25 @@ class Slots:
         except OSError as error:
             raise StorageFailed(f"{self._paths[older]}: {error.strerror or error}") from error
         return seq
+
+    def _settle(self) -> None:
+        """Once: a process before us may have been killed between its write and its fsync.
+
+        What it left is read as if it were on the disk, and must be before anything is built on it: a power cut would
+        take it back, or tear it together with the slot that is written next. A disk that cannot be written keeps it.
+        """
+        if self._settled:
+            return
+        try:
+            found = [path for path in self._paths if path.exists()]
+            for path in found:
+                _fsync(path)
+            if found:
+                fsync_folder(self._folder)
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise StorageFailed(f"{self._folder}: {error.strerror or error}") from error
+        self._settled = True
 
 
 _DAMAGED = object()
@@ -105,3 +130,11 @@ def _overwrite(path: Path, raw: bytes) -> None:
         os.close(handle)
     if is_new:
         fsync_folder(path.parent)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -37,26 +37,43 @@ def shared(entries: Iterable[Entry], store: Path) -> tuple[list[Entry], list[Fau
     adapters, faults = _read(store / contract.ADAPTERS_FOLDER, named=contract.ADAPTERS_FOLDER)
     found = list(entries)
     for adapter in adapters:
-        base, problem = adapter.manifest.base.name, ""
-        fits = 0
-        for at, entry in enumerate(found):
-            if entry.manifest.name != base:
-                continue
-            try:
-                found[at] = _with(entry, adapter)
-                fits += 1
-            except (BundleError, OSError) as error:
-                problem = str(error)
-        if not fits:
-            faults.append(_fault("", adapter, problem or f"its base {base} is not there"))
+        if problem := _fit(found, adapter, first=False):
+            faults.append(_fault("", adapter, problem))
     return found, faults
 
 
-def _with(entry: Entry, adapter: AdapterFolder) -> Entry:
-    """Raises BundleError or OSError for an adapter that does not fit."""
+def brought(entries: Iterable[Entry], folders: Iterable[Path]) -> tuple[list[Entry], list[Fault]]:
+    """The entries with those of the sync link's adapters that fit them, before others of the same name."""
+    found, faults = list(entries), []
+    for folder in folders:
+        try:
+            problem = _fit(found, open_adapter(folder), first=True)
+        except (BundleError, OSError) as error:
+            problem = str(error)
+        if problem:
+            faults.append(Fault(folder.name, problem))
+    return found, faults
+
+
+def _fit(entries: list[Entry], adapter: AdapterFolder, *, first: bool) -> str:
+    """Give every entry of its base's name the adapter; why it fits none, "" if it fits one."""
+    base, problem, fits = adapter.manifest.base.name, "", 0
+    for at, entry in enumerate(entries):
+        if entry.manifest.name != base:
+            continue
+        try:
+            entries[at] = _with(entry, adapter, first=first)
+            fits += 1
+        except (BundleError, OSError) as error:
+            problem = str(error)
+    return "" if fits else problem or f"its base {base} is not there"
+
+
+def _with(entry: Entry, adapter: AdapterFolder, *, first: bool = False) -> Entry:
+    """Raises BundleError or OSError for an adapter that does not fit. `first`: it takes the place of a namesake."""
     check(adapter, Bundle(entry.folder, entry.manifest))
     named = {adapter.manifest.name: Adapter(adapter.folder, sha256_of(adapter.folder / contract.ADAPTER_MANIFEST_FILE))}
-    return dataclasses.replace(entry, adapters={**named, **entry.adapters})
+    return dataclasses.replace(entry, adapters={**entry.adapters, **named} if first else {**named, **entry.adapters})
 
 
 def _read(folder: Path, *, named: str) -> tuple[list[AdapterFolder], list[Fault]]:

@@ -45,12 +45,16 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a scan found. `alone` says that the shelf is one bundle. `aliases` are further names, each of an id."""
+    """What a scan found. `alone` says that the shelf is one bundle. `aliases` are further names, each of an id.
+
+    `preferred` is the id of the one that is active if nobody was made so; None: the first that generates.
+    """
 
     entries: tuple[Entry, ...]
     faults: tuple[Fault, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     alone: bool = False
+    preferred: str | None = None
 
 
 class Served(ModelService, Protocol):

@@ -12,9 +12,9 @@ from device_agent.http.services import Card, Encoder, ModelName
 from device_agent.sensors import available_memory_bytes
 from device_agent.shelf import names
 from device_agent.shelf.keeper import Keeper, Place, Retired
-from device_agent.shelf.records import Found, Opened, Opener, ShelfSettings, Standing, Tally
+from device_agent.shelf.records import Entry, Found, Opened, Opener, ShelfSettings, Standing, Tally
 from device_agent.shelf.remembered import Remembered
-from edgekit.errors import InvalidRequest, UnknownModel
+from edgekit.errors import InvalidRequest, Overloaded, UnknownModel
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,14 @@ class Shelf:
             faults=table.found.faults,
         )
 
+    def problem(self, folder: str) -> str | None:
+        """What is wrong with the bundle or the adapter in the folder of this name, None if nothing is known to be."""
+        table = self._table
+        for place in table.places.values():
+            if place.entry.folder.name == folder and place.failure is not None:
+                return str(place.failure)
+        return next((fault.problem for fault in table.found.faults if fault.name == folder), None)
+
     def tallies(self) -> dict[str, Tally]:
         """What each model's engines have done so far, by id."""
         return self._keeper.tallies()
@@ -175,6 +183,12 @@ class Shelf:
         self._keeper.unload(place)
         return self._card(place)
 
+    def spare(self) -> None:
+        """Take out of memory what nobody uses at the moment, and wait a moment for that."""
+        for place in self._table.places.values():
+            if place.opened is not None and not place.held:
+                self._keeper.unload(place)
+
     # --- change -----------------------------------------------------------------------------------
 
     def reload(self, found: Found, open_bundle: Opener, settings: ShelfSettings) -> None:
@@ -183,11 +197,48 @@ class Shelf:
         Requests that run on one that is gone or was replaced end as they began; new ones get the new one.
         """
         self._keeper.adjust(settings, open_bundle)
+        self._take_over(found, {})
+
+    def replace(self, found: Found, open_bundle: Opener, settings: ShelfSettings) -> None:
+        """As `reload`, but one that is loaded and is to be replaced serves until its successor is in memory.
+
+        Raises what loading the successor raises; nothing has changed then. Where memory has no room for both while
+        the one before answers, requests wait for the successor instead.
+        """
+        self._keeper.adjust(settings, open_bundle)
+        ready: dict[str, Place] = {}
+        try:
+            for entry in found.entries:
+                if self._is_to_be_replaced(entry):
+                    self._load_ahead(entry, ready)
+            self._take_over(found, ready)
+        except BaseException:
+            self._keeper.retire(ready.values())
+            raise
+        finally:
+            for place in ready.values():
+                self._keeper.give_back(place)
+
+    def _is_to_be_replaced(self, entry: Entry) -> bool:
+        place = self._table.places.get(entry.id)
+        same = place is not None and (place.entry.folder, place.entry.sha256) == (entry.folder, entry.sha256)
+        return place is not None and place.opened is not None and not same
+
+    def _load_ahead(self, entry: Entry, ready: dict[str, Place]) -> None:
+        place = Place(entry)
+        try:
+            self._keeper.hold(place, None)
+        except Overloaded as problem:
+            log.info("%s is not loaded ahead: %s", entry.id, problem)
+        else:
+            ready[entry.id] = place
+
+    def _take_over(self, found: Found, ready: Mapping[str, Place]) -> None:
         with self._changing:
             before = {(place.entry.folder, place.entry.sha256): place for place in self._table.places.values()}
             places = {}
             for entry in found.entries:
-                place = before.pop((entry.folder, entry.sha256), None) or Place(entry)
+                place = before.pop((entry.folder, entry.sha256), None) or ready.get(entry.id) or Place(entry)
                 self._keeper.describe(place, entry)
                 places[entry.id] = place
             self._table = _Table(places, found, self._choose_active(found))
@@ -230,7 +281,7 @@ class Shelf:
         """Who was made active, else who is to be, else the first that generates; None if there is no model at all."""
         entries = [entry.id for entry in found.entries]
         able = [entry.id for entry in found.entries if entry.manifest.embedding is None]
-        for asked in (self._remembered.read(), self._preferred):
+        for asked in (self._remembered.read(), self._preferred, found.preferred):
             name = found.aliases.get(asked, asked) if asked else None
             if name in able:
                 return name
