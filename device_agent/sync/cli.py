@@ -20,8 +20,8 @@ import click
 from edgekit.cli import Size, print_json
 
 if TYPE_CHECKING:
-    from device_agent.sync.passes import Change, Passes
-    from device_agent.sync.records import LinkSettings, Outcome, Progress
+    from device_agent.sync.passes import Passes
+    from device_agent.sync.records import Change, LinkSettings, Outcome, Progress
     from edgekit.release.provisioning import Provisioning
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -150,7 +150,7 @@ def sync_command(
 
     run = _Run(home(), repositories, channels, most, as_json=as_json)
     with _stopping(run.stop):
-        if read_identity(home()) is None and repositories and (once or check):
+        if read_identity(home()) is None and repositories and once:
             with updating(home(), "enrol", now=time.time()):
                 told = trust_on_first_use(repositories, channels, stop=run.stop, clock=time.time)
                 _warn_of(told.fingerprint, repositories)
@@ -335,7 +335,7 @@ def pin_command(release: str | None, channel: str | None, *, off: bool, as_json:
 
 def _change(does: "Change", channel: str | None, release: str | None, *, as_json: bool) -> None:
     """Do something to a channel's line, and tell."""
-    from device_agent.sync.passes import Wish
+    from device_agent.sync.records import Wish
     from edgekit.home import home
 
     outcome = _passes(home()).change(Wish(does=does, channel=channel, release=release))

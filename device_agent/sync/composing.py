@@ -1,7 +1,6 @@
 """The link of this device, put together: who it is, where it looks, and the rooms that it leads through."""
 
 import dataclasses
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import psutil
 import edgekit
 from device_agent.activation.activation import Activation
 from device_agent.activation.probe import ChildProbe
-from device_agent.activation.records import Switch, Unserved
+from device_agent.activation.records import Unserved
 from device_agent.releases.store import Store
-from device_agent.shelf.scan import scan
+from device_agent.shelf.synced import bases
 from device_agent.sync.delivery import Delivery
 from device_agent.sync.identity import Identity, read_identity
 from device_agent.sync.judging import Here, this_machine
@@ -32,30 +31,12 @@ TRUST_FOLDER = "trust"
 def compose_alone(home: Path, settings: LinkSettings, *, models: Path, clock: Clock) -> Rooms:
     """The rooms for a process that serves nothing: an agent that runs beside sees the record, and takes over.
 
+    `models` is where other bundles are: an adapter may stand beside one of those.
     Raises NotEnrolled, TrustLost, StorageFailed.
     """
     store = Store(home)
-    activation = activation_of(store, Unserved(), models=models, clock=clock)
+    activation = Activation(store, probe=ChildProbe(bases(store, models)), switch=Unserved(), clock=clock)
     return compose(home, settings, store=store, activation=activation, clock=clock)
-
-
-def activation_of(store: Store, switch: Switch, *, models: Path, clock: Clock) -> Activation:
-    """What brings releases of the store into service, with the real trial. `models` are bundles that are there too."""
-    return Activation(store, probe=ChildProbe(bases_of(store, models)), switch=switch, clock=clock)
-
-
-def bases_of(store: Store, models: Path) -> Callable[[str], Path | None]:
-    """Where the model of an adapter is, by its name: what serves comes before what somebody put on the shelf."""
-
-    def find(name: str) -> Path | None:
-        for one in store.serving():
-            if one.release.kind == "model" and one.release.name == name:
-                return one.folder
-        if not models.is_dir():
-            return None
-        return next((entry.folder for entry in scan(models).entries if entry.manifest.name == name), None)
-
-    return find
 
 
 def compose(home: Path, settings: LinkSettings, *, store: Store, activation: Activation, clock: Clock) -> Rooms:

@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Literal
 
 from device_agent.releases.records import Installed
@@ -16,23 +15,12 @@ from device_agent.sync import content
 from device_agent.sync.choosing import channel_of
 from device_agent.sync.history import History
 from device_agent.sync.lock import updating
-from device_agent.sync.records import Clock, Offer, Outcome, Stop, Tell
+from device_agent.sync.records import Change, Clock, Offer, Outcome, Stop, Tell, Wish
 from device_agent.sync.reports import Reporter
 from device_agent.sync.rooms import Rooms, floors_of
 from edgekit.errors import EdgekitError, TrustLost
 
 log = logging.getLogger(__name__)
-
-Change = Literal["rollback", "pin", "unpin"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What an operator wants done to a channel's line. `release` is what to pin, None: the active one."""
-
-    does: Change
-    channel: str | None = None
-    release: str | None = None
 
 
 class Passes:

@@ -8,23 +8,27 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from prometheus_client.metrics_core import Metric
 
 from device_agent import sensors
+from device_agent.http.replies.sync import SyncReply
 from device_agent.releases.scrub import Damage
 from device_agent.sync import status
 from device_agent.sync.choosing import channel_of
 from device_agent.sync.lock import holder
-from device_agent.sync.passes import Passes, Wish
-from device_agent.sync.records import Clock, LinkSettings, Offer, Outcome, Progress, View
+from device_agent.sync.records import Clock, LinkSettings, Offer, Outcome, Progress, View, Wish
 from device_agent.sync.rooms import Rooms
 from device_agent.sync.schedule import Rhythm, opens_in_s
-from device_agent.sync.status import SyncReply
 from device_agent.sync.tally import Tally
 from edgekit.errors import Busy, EdgekitError, NotEnrolled, Refused
+
+if TYPE_CHECKING:  # it imports what only a device that is enrolled needs
+    from device_agent.sync.passes import Passes
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +59,8 @@ class _Seen:
 class Upkeep:
     """Implements `Sync` of the HTTP room. `start` begins the threads; `close` ends them, at the next chunk.
 
-    `ticks` only goes forward, in seconds; `clock` is Unix seconds, as this machine believes.
+    `pulse` is what is to be done every second (Activation.soaked). `ticks` only goes forward, in seconds; `clock` is
+    Unix seconds, as this machine believes.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Upkeep:
         settings: LinkSettings,
         compose: Compose,
         *,
+        pulse: Callable[[], None],
         clock: Clock,
         ticks: Callable[[], float],
         rhythm: Callable[[LinkSettings], Rhythm] = lambda settings: Rhythm(settings.interval_s, settings.windows),
@@ -72,6 +78,7 @@ class Upkeep:
         self._home = home
         self._settings = settings
         self._compose = compose
+        self._beat = pulse
         self._clock = clock
         self._ticks = ticks
         self._make_rhythm = rhythm
@@ -100,16 +107,13 @@ class Upkeep:
             thread.start()
 
     def close(self) -> None:
-        """End them. What was fetched stays, and what soaks is not to blame."""
+        """End them. What was fetched stays."""
         self._ending.set()
         self._leave.set()
         self._awake.set()
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
-        if self._passes is not None:
-            with _quietly("what soaks could not be put to rest"):
-                self._passes.rooms.activation.close()
 
     def adjust(self, settings: LinkSettings) -> None:
         """Other settings count from now on."""
@@ -120,6 +124,16 @@ class Upkeep:
     def mend(self, damage: Damage) -> None:
         """A scrub has found damage: repair it, or fall back. Raises Busy, NotEnrolled, StorageFailed."""
         self._enrolled().mend(damage, self._ending)
+
+    def readings(self) -> Iterable[Metric]:
+        """For the agent's metrics. Nothing where nobody can tell: a scrape must not fail for it."""
+        from device_agent.sync.readings import readings
+
+        try:
+            return tuple(readings(self.status(), self.tally))
+        except EdgekitError as problem:
+            log.info("no metrics of updates: %s", problem)
+            return ()
 
     # --- Sync -------------------------------------------------------------------------------------
 
@@ -206,14 +220,14 @@ class Upkeep:
 
     # --- who this device is -----------------------------------------------------------------------
 
-    def _enrolled(self) -> Passes:
+    def _enrolled(self) -> "Passes":
         """Raises NotEnrolled, or what else keeps the link from working."""
         passes = self._known()
         if passes is None:
             raise NotEnrolled(self._problem or "it was never told whom to trust")
         return passes
 
-    def _known(self) -> Passes | None:
+    def _known(self) -> "Passes | None":
         """What can be done, None if nothing can; looked at now and then, as a device may be enrolled meanwhile."""
         with self._changing:
             now = self._ticks()
@@ -232,6 +246,8 @@ class Upkeep:
             self._problem = str(problem)
             log.warning("there will be no updates: %s", problem)
             return
+        from device_agent.sync.passes import Passes
+
         self._problem, self._seen = None, _Seen()
         self._passes = Passes(rooms, clock=self._clock)
         self._rhythm = self._make_rhythm(rooms.settings)
@@ -294,7 +310,7 @@ class Upkeep:
             return "follow" if rhythm.may_fetch(self._clock()) else "check"
         return None
 
-    def _do(self, task: Task, passes: Passes, rhythm: Rhythm) -> None:
+    def _do(self, task: Task, passes: "Passes", rhythm: Rhythm) -> None:
         try:
             if isinstance(task, Wish):
                 self.tally.note((passes.change(task),))
@@ -307,12 +323,12 @@ class Upkeep:
         if not isinstance(task, Wish):
             rhythm.looked(self._clock(), fine=fine)
 
-    def _checked(self, passes: Passes) -> bool:
+    def _checked(self, passes: "Passes") -> bool:
         self._tell(Progress(phase="checking"))
         self._offers = {offer.channel: offer for offer in passes.check(self._leave)}
         return True
 
-    def _updated(self, passes: Passes, *, anytime: bool) -> bool:
+    def _updated(self, passes: "Passes", *, anytime: bool) -> bool:
         outcomes = passes.update(self._tell, self._leave, anytime=anytime)
         self.tally.note(outcomes)
         self._offers = {one.channel: _offer(one, self._offers.get(one.channel)) for one in outcomes}
@@ -321,7 +337,7 @@ class Upkeep:
             log.log(level, "%s: %s %s %s", one.channel, one.ending, one.release or "", one.reason)
         return not any(one.exit_code for one in outcomes)
 
-    def _failed(self, task: Task, passes: Passes, problem: EdgekitError) -> None:
+    def _failed(self, task: Task, passes: "Passes", problem: EdgekitError) -> None:
         """What could not even be begun is told like what became of the rest."""
         if isinstance(problem, Busy):
             return
@@ -342,21 +358,17 @@ class Upkeep:
     # --- the pulse --------------------------------------------------------------------------------
 
     def _pulse(self) -> None:
+        said = ""
         while not self._ending.wait(PULSE_S):
-            passes = self._passes
-            if passes is not None:
-                with _quietly("what soaks could not be looked at"):
-                    passes.rooms.activation.soaked()
-
-
-@contextlib.contextmanager
-def _quietly(what: str) -> Iterator[None]:
-    try:
-        yield
-    except EdgekitError as problem:
-        log.warning("%s: %s", what, problem)
-    except Exception:
-        log.exception("bug: %s", what)
+            try:
+                self._beat()
+                said = ""
+            except EdgekitError as problem:
+                if str(problem) != said:  # and not once a second
+                    said = str(problem)
+                    log.warning("what serves could not be looked at: %s", said)
+            except Exception:
+                log.exception("bug: what serves could not be looked at")
 
 
 def _offer(outcome: Outcome, before: Offer | None) -> Offer:

@@ -1,6 +1,5 @@
 """Nothing is sealed but what was signed: every byte of it, as the disk has it, and nothing beside."""
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.sync.content import damaged, journal, seal
+from device_agent.sync.content import journal, seal
 from device_agent.sync.content.seal import RECORD, settle
 from edgekit.errors import CorruptRelease, StorageFailed, UnsupportedRelease
 from edgekit.release.manifest import ReleaseFile
@@ -215,31 +214,27 @@ def test_e02_after_a_failed_sync_the_file_begins_anew(staged: Path, monkeypatch:
 
 # --- B6: sizes at which numbers have overflowed elsewhere -------------------------------------
 
-_ALWAYS = (2 << 30) + 1
-_LONG = ((2 << 30) - 1, 2 << 30, (4 << 30) - 1, 4 << 30, (4 << 30) + 1)
+SIZES = {  # the SHA-256 of so many bytes, all of them zero but the last one, which is "x"
+    (2 << 30) - 1: "5fefa194f49ae30ba302f7736f39da8bdd0dcba6f3b87a78dc1e2972d7f822f1",
+    2 << 30: "15245c19c2b708282945ebb830ee7cd88518983cbee255cfca5c61a5f657a3de",
+    (2 << 30) + 1: "4ec7c05249cde176c7277af25f400dc66e87fabf7158179a191562d4338c42d3",
+    (4 << 30) - 1: "ee691271e0b832ab16fd78f2b418390f5000d6c16528180806bd0860b77e5493",
+    4 << 30: "94527c43d012312f38be111d1264e5e62e9510669cadda982cf516c81bda801e",
+    (4 << 30) + 1: "07d357bda5c988a206bb478ade5af844c26eaf242e951e5ac4d4f85b417ed69f",
+}
+_LONG = [pytest.param(size, marks=pytest.mark.long) for size in SIZES if size != (2 << 30) + 1]
 
 
-@pytest.mark.parametrize("size", [_ALWAYS, *(pytest.param(size, marks=pytest.mark.long) for size in _LONG)])
+@pytest.mark.parametrize("size", [(2 << 30) + 1, *_LONG])
 def test_b06_the_last_byte_of_a_large_file_counts(tmp_path: Path, size: int) -> None:
     """RAUC's signature covered the first bytes only of what was larger than 2 GiB (CVE-2026-34155)."""
-    path = tmp_path / "weights"
-    digest = hashlib.sha256()
-    zeros = bytes(1 << 22)
-    for at in range(0, size - 1, len(zeros)):
-        digest.update(zeros[: size - 1 - at])
-    digest.update(b"x")
-    with path.open("wb") as stream:
+    file = ReleaseFile("weights", size, SIZES[size], ())
+    with (tmp_path / "weights").open("wb") as stream:
         stream.seek(size - 1)
         stream.write(b"x")
-    file = ReleaseFile("weights", size, digest.hexdigest(), ())
     settle(tmp_path, file)
-    with path.open("r+b") as stream:
+    with (tmp_path / "weights").open("r+b") as stream:
         stream.seek(size - 1)
         stream.write(b"y")
     with pytest.raises(CorruptRelease):
         settle(tmp_path, file)
-
-
-def test_what_was_sealed_has_no_damage(staged: Path) -> None:
-    seal(staged, MADE.release, MADE.manifest)
-    assert damaged(MADE.install_record(staged)) == ()

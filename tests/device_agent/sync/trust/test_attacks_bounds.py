@@ -188,6 +188,7 @@ print((after - before) * (1 if sys.platform == "darwin" else 1024))
 """
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not say what a process took at most")
 def test_a11_the_worst_that_fits_takes_less_than_64_mib(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("bounded")
     done = subprocess.run(
