@@ -162,8 +162,8 @@ class FakeAgent:
     """State that tests set, and what they look at afterwards.
 
     `replies` answer every chat at once; without them the test takes a Stream from `streams`. `key` is asked for if it
-    is set; `missing` are routes that this agent does not have; `refusals` are answers (status, object) by route. `wishes`
-    are what was asked of updates.
+    is set; `missing` are routes that this agent does not have; `refusals` are answers (status, object) by route;
+    `wishes` what was asked of updates.
     """
 
     models: list[Json] = field(default_factory=lambda: [model()])
