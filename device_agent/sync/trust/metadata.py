@@ -84,7 +84,7 @@ class TrustedMetadata:
             if found.damaged == len(self._slots.paths) or generations.numbers(self._folder):
                 raise TrustLost(f"{self._slots.paths[0].parent} has no sound record of the versions that were accepted")
             return None
-        if found.damaged:
+        if self._is_half():
             self._note("a copy of the record of accepted versions was damaged; the other one counts")
         record = parse(found.payload)
         if record.anchor != self._anchor_digest:
@@ -185,7 +185,8 @@ class TrustedMetadata:
             raise Unreachable(f"{source.name}: {error}"[:500]) from error
         except NOT_METADATA as error:
             self._keep_progress(record, work, base)
-            raise Untrusted(f"{source.name}: {error}"[:500]) from error
+            why = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
+            raise Untrusted(f"{source.name}: {why}"[:500]) from error
         except (Untrusted, Unreachable):
             self._keep_progress(record, work, base)
             raise
@@ -266,8 +267,7 @@ class TrustedMetadata:
             generations.make_durable(work)
             kept = generations_after(sound, Generation(number, digest, whole))
         accepted = msgspec.structs.replace(record, generations=kept)
-        before = self._slots.read()
-        if before.damaged or before.payload != accepted.to_bytes():
+        if self._is_half() or self._slots.read().payload != accepted.to_bytes():
             self._write(accepted)
 
     def _write(self, record: Record) -> None:
@@ -276,6 +276,9 @@ class TrustedMetadata:
         raw = record.to_bytes()
         self._slots.write(raw)
         self._slots.write(raw)
+
+    def _is_half(self) -> bool:
+        return self._slots.read().damaged > 0 or not all(path.exists() for path in self._slots.paths)
 
     # -- reading
 
