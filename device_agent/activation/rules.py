@@ -122,7 +122,10 @@ def lost(state: State, ref: Ref, *, gone: bool) -> State:
     A damaged one without one before it stays, to be repaired later; one that is gone does not, so that it is fetched.
     """
     for line in state.lines:
-        state = state.with_line(_lost(line, ref, gone=gone))
+        after = _lost(line, ref, gone=gone)
+        state = state.with_line(after)
+        if after.active is not None and after.active != line.active:
+            state = _forgive(state, after.active)
     return state
 
 
@@ -133,6 +136,8 @@ def _lost(line: Line, ref: Ref, *, gone: bool) -> Line:
         line = msgspec.structs.replace(line, previous=None)
     if line.active == ref and (gone or line.previous is not None):
         pin = None if line.pin is None else line.previous
+        if line.trial == line.previous:  # the channel has gone back to it just now
+            line = _without_trial(line)
         line = msgspec.structs.replace(line, active=line.previous, previous=None, pin=pin)
     return line
 

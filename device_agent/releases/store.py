@@ -108,7 +108,7 @@ class Store:
             names = _names(self._releases)
             self._known = {name: known for name, known in self._known.items() if name in names}
             found = [self._open(name) for name in sorted(names)]
-        return tuple(one for one in found if one is not None and not missing(one))
+            return tuple(one for one in found if one is not None and not missing(one))
 
     def serving(self) -> tuple[Installed, ...]:
         """What is to serve now: of each line the one on trial once it is past its health check, else the active one.
