@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from device_agent.releases.records import Installed, Ref
-from device_agent.sync.records import file_path
+from device_agent.sync.content import Have, plan, stage
+from device_agent.sync.records import Stop, file_path
 from edgekit.errors import CorruptRelease, NotInRepository
 from edgekit.release.codec import EVERY, difference, pack
 from edgekit.release.delta import Delta, Difference
@@ -75,6 +76,10 @@ class Made:
     def install(self, folder: Path) -> Installed:
         """Put the files where a device has them."""
         put(folder, self.contents)
+        return self.install_record(folder)
+
+    def install_record(self, folder: Path) -> Installed:
+        """What a device would say of it."""
         return Installed(self.ref, folder, self.release)
 
 
@@ -258,3 +263,21 @@ class After(Never):
     def is_set(self) -> bool:
         self._times -= 1
         return self._times < 0
+
+
+def update(
+    made: Made,
+    folder: Path,
+    source: FakeSource | None = None,
+    *,
+    have: Sequence[Installed] = (),
+    deltas: Sequence[Delta] = (),
+    stop: Stop | None = None,
+    reserve_bytes: int = 0,
+) -> list[int]:
+    """Plan a release and stage it; what was told of the bytes that came."""
+    source = source or source_of(made)
+    found = plan(made.release, Have.of(have), deltas, holds=source.holds)
+    told: list[int] = []
+    stage(found, folder, source, tell=told.append, stop=stop or Never(), reserve_bytes=reserve_bytes)
+    return told

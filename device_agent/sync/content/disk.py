@@ -109,15 +109,25 @@ def folders_of(paths: Iterable[str]) -> frozenset[str]:
 
 
 def inside(folder: Path, path: str) -> Path:
-    """Where a file of a release is, all folders on the way made. Raises CorruptRelease for a link on the way."""
-    parts = path.split("/")
+    """Where a file of a release is, all folders on the way made. Raises CorruptRelease for a link, wherever it is."""
+    place = below(folder, path)
+    if place.is_symlink():
+        raise CorruptRelease(f"{place} is a link")
+    return place
+
+
+def below(folder: Path, path: str) -> Path:
+    """The same, whatever the file itself is: to be replaced. Raises CorruptRelease."""
+    *parents, name = path.split("/")
+    place = folder
     try:
-        for depth in range(1, len(parts)):
+        for depth in range(1, len(parents) + 1):
+            place = safe_join(folder, "/".join(parents[:depth]))
             with contextlib.suppress(FileExistsError):
-                safe_join(folder, "/".join(parts[:depth])).mkdir()
-        return safe_join(folder, path)
+                place.mkdir()
     except UnsafePath as error:
         raise CorruptRelease(str(error)) from error
+    return place / name
 
 
 def write_at(path: Path, offset: int, data: bytes) -> None:
@@ -144,6 +154,13 @@ def open_plain_for_writing(path: Path) -> int:
 def open_to_sync(path: Path) -> int:
     """A handle of a file that is to be fsynced and read. Raises OSError."""
     return open_plain(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes only what may be written
+
+
+def make_writable(path: Path) -> None:
+    """Let the owner write to a file or a folder that is read only. Raises OSError."""
+    mode = stat.S_IMODE(path.lstat().st_mode)
+    if not mode & stat.S_IWUSR:
+        path.chmod(mode | stat.S_IWUSR)
 
 
 def remove(path: Path) -> None:

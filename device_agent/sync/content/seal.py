@@ -10,7 +10,7 @@ from pathlib import Path
 from device_agent.sync.content import disk, journal
 from edgekit.adapter import open_adapter
 from edgekit.bundle import open_bundle
-from edgekit.errors import BundleError, CorruptRelease, StorageFailed, UnsupportedFormat, UnsupportedRelease
+from edgekit.errors import BundleError, CorruptRelease, UnsupportedFormat, UnsupportedRelease
 from edgekit.files import fsync_folder
 from edgekit.release.manifest import Release, ReleaseFile
 
@@ -53,7 +53,7 @@ def _refuse_strangers(folder: Path, release: Release) -> None:
 
 
 def settle(folder: Path, file: ReleaseFile) -> None:
-    """Make a file durable, then read it from the disk. Raises CorruptRelease, and StorageFailed having removed it."""
+    """Make a file durable, then read it from the disk. Raises CorruptRelease, and OSError having removed it."""
     path = disk.inside(folder, file.path)
     try:
         sha256 = _durable_sha256(path, file)
@@ -62,7 +62,7 @@ def settle(folder: Path, file: ReleaseFile) -> None:
     except OSError as error:
         # After a failed fsync nobody knows what is on the disk, and asking again would say that all is well.
         disk.remove(path)
-        raise StorageFailed(f"{path}: {error.strerror or error}") from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
     if sha256 != file.sha256:
         raise CorruptRelease(f"{file.path} is not what was signed")
 

@@ -81,7 +81,11 @@ class _Staging:
             raise CorruptRelease(f"{self._folder} is a link, and no folder")
         self._folder.mkdir(parents=True, exist_ok=True)
         folders = disk.folders_of(self._files)
-        for entry in list(disk.entries(self._folder)):
+        found = list(disk.entries(self._folder))
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):  # read only once a release is to get its place
+                disk.make_writable(Path(entry.path))
+        for entry in found:
             path = disk.relative(self._folder, entry)
             if entry.is_dir(follow_symlinks=False):
                 stays = path in folders
@@ -92,7 +96,9 @@ class _Staging:
             if not stays:
                 disk.remove(Path(entry.path))
         for path in (path for path, file in self._files.items() if not file.chunks):
-            disk.write_at(disk.inside(self._folder, path), 0, b"")
+            here = disk.inside(self._folder, path)
+            if not here.exists():
+                disk.write_at(here, 0, b"")
 
     def _may_stay(self, path: str, here: Path) -> bool:
         return path in self._files and here.stat().st_size <= self._files[path].size
@@ -109,7 +115,10 @@ class _Staging:
             except OSError as error:
                 log.debug("%s is copied: %s", path, error.strerror)
                 return False
-        return self._is_whole(here, self._files[path].sha256)
+        is_whole = self._is_whole(here, self._files[path].sha256)
+        if here.is_symlink():  # it was one there: links are linked, and not followed
+            disk.remove(here)
+        return is_whole
 
     def _is_whole(self, path: Path, sha256: str) -> bool:
         with contextlib.suppress(OSError):
@@ -117,15 +126,19 @@ class _Staging:
         return False
 
     def unfinished(self, targets: Sequence[Target]) -> tuple[Target, ...]:
-        """Those that are not in all of their places: what the journal claims is read and hashed.
+        """Those that are not in all of their places: what the journal claims is read and hashed; without one, all.
 
         A file that the disk cannot read begins anew, and so does one that is to be written and is another release's.
         """
         claimed = journal.claimed(self._folder)
         lost: set[str] = set()
-        done = {target.sha256 for target in targets if target.sha256 in claimed and self._is_there(target, lost)}
+        done = {
+            target.sha256
+            for target in targets
+            if (claimed is None or target.sha256 in claimed) and self._is_there(target, lost)
+        }
         touched = {place.path for target in targets if target.sha256 not in done for place in target.places}
-        lost.update(path for path in sorted(touched) if self._is_shared(path))
+        lost.update(path for path in sorted(touched) if not self._is_own(path))
         for path in lost:
             disk.remove(self._folder / path)
         return tuple(
@@ -150,9 +163,14 @@ class _Staging:
                 return False
         return True
 
-    def _is_shared(self, path: str) -> bool:
+    def _is_own(self, path: str) -> bool:
+        """Whether a file is nobody else's; it can be written then."""
         here = self._folder / path
-        return here.exists() and (here.stat().st_nlink > 1 or not os.access(here, os.W_OK))
+        if here.exists():
+            if here.stat().st_nlink > 1:
+                return False
+            disk.make_writable(here)
+        return True
 
 
 class _Work:
@@ -180,26 +198,37 @@ class _Work:
                 self._write(target, data)
         return left
 
-    def fetch(self, pieces: Iterable[Piece]) -> None:
-        """Fetch them all; those that came wrong once more, after the others."""
-        reads = merged(pieces)
-        self._came_bytes = max(0, self._plan.cost.fetch_bytes - sum(read.length for read in reads))
+    def fetch(self, pieces: Sequence[Piece]) -> None:
+        """Fetch them all. Those that came wrong come once more after all the others, so that nothing waits for them."""
+        self._came_bytes = max(0, self._plan.cost.fetch_bytes - sum(read.length for read in merged(pieces)))
         self._tell(self._came_bytes)
-        while reads:
-            reads = merged([piece for read in reads for piece in self._read(read)])
+        while pieces:
+            again: list[Piece] = []
+            while pieces:
+                pieces = [piece for read in merged(pieces) for piece in self._read(read, again)]
+            pieces = again
 
-    def _read(self, read: Read) -> Sequence[Piece]:
-        """Pieces that have to be fetched once more. After a bad one the rest is asked for anew, of another mirror."""
+    def _read(self, read: Read, again: list[Piece]) -> Sequence[Piece]:
+        """Pieces that did not come, because one before them was bad: the rest is asked for anew, of another mirror."""
         pieces = read.pieces
         with contextlib.closing(_Range(self._source, read, self._came)) as coming:
             for i, piece in enumerate(pieces):
                 try:
-                    data = self._made(piece, coming)
+                    stored = coming.take(piece.stored)
                 except NotInRepository as error:
-                    return self._without(pieces[i:], error)
-                if data is None:
-                    return [self._other_way(piece), *pieces[i + 1 :]]
-                self._write(piece.target, data)
+                    again += self._without(pieces[i:], error)
+                    return ()
+                except CorruptRelease as error:
+                    again.append(self._after_bad(piece, error.problem))
+                    return pieces[i + 1 :]
+                data = self._made(piece, stored)
+                if data is not None:
+                    self._write(piece.target, data)
+                elif piece.base is not None:
+                    again.append(Piece(piece.target, piece.target.whole))
+                else:
+                    again.append(self._after_bad(piece, "it is not what its digest says"))
+                    return pieces[i + 1 :]
         return ()
 
     def _came(self, count_bytes: int) -> None:
@@ -207,32 +236,32 @@ class _Work:
         self._tell(self._came_bytes)
         _go_on(self._stop)
 
-    def _made(self, piece: Piece, coming: "_Range") -> bytes | None:
-        """The chunk, None if it is not what its digest says. Raises Unreachable, NotInRepository."""
+    def _made(self, piece: Piece, stored: bytes) -> bytes | None:
+        """The chunk, None if it is not what its digest says."""
         try:
-            data = unpack(piece.stored.codec, coming.take(piece.stored), piece.target.size)
+            data = unpack(piece.stored.codec, stored, piece.target.size)
             if piece.base is not None:
                 base = _read_local(piece.base.local, piece.base.sha256)
                 data = b"" if base is None else restore(base, data)
         except CorruptRelease as error:
-            log.warning("a chunk from %s is bad: %s", self._source.name, error.problem)
+            log.debug("%s at %d: %s", piece.stored.path, piece.stored.start, error.problem)
             return None
         return data if _is(piece.target, data) else None
 
-    def _other_way(self, piece: Piece) -> Piece:
-        """How to go on after a chunk came wrong: without the difference, else of another mirror."""
+    def _after_bad(self, piece: Piece, problem: str) -> Piece:
+        """How to go on after a chunk came wrong: of another mirror, and without the difference, which may be to blame.
+
+        Raises CorruptRelease once it was tried often enough.
+        """
         target = piece.target
-        if piece.base is not None:
-            log.warning("the difference for a chunk of %s is no good: it is fetched whole", target.places[0].path)
-            return Piece(target, target.whole)
+        log.warning("%s: a chunk of %s is bad: %s", self._source.name, target.places[0].path, problem)
         self._source.blame()
         self._tries[target.sha256] += 1
         if self._tries[target.sha256] >= MOST_TRIES or self._tries.total() > MOST_BAD:
             raise CorruptRelease(
-                f"a chunk of {target.places[0].path} is not what its digest says, however often it is fetched from"
-                f" {self._source.name}"
+                f"a chunk of {target.places[0].path}, however often it is fetched from {self._source.name}: {problem}"
             )
-        return piece
+        return Piece(target, target.whole)
 
     def _without(self, pieces: Sequence[Piece], error: NotInRepository) -> list[Piece]:
         """What to fetch if a pack is not there: nothing can replace whole chunks, but they replace differences."""
@@ -289,7 +318,7 @@ def _read_local(local: Local, sha256: str) -> bytes | None:
     try:
         data = disk.read_at(local.path, local.offset, local.size)
     except OSError as error:
-        log.warning("%s cannot be read: %s", local.path, error.strerror)
+        log.debug("%s cannot be read: %s", local.path, error.strerror)
         return None
     if hashlib.sha256(data).hexdigest() != sha256:
         log.warning("%s is damaged at byte %d", local.path, local.offset)
