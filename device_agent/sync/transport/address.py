@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote, urljoin
 
 from urllib3.exceptions import LocationParseError
-from urllib3.util import Url, make_headers, parse_url
+from urllib3.util import make_headers, parse_url
 
 from edgekit.errors import UsageError
 
@@ -16,31 +16,28 @@ Origin = tuple[str, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A base URL, taken apart. `secret` is the value of an Authorization header; a query is secret as well."""
+    """A base URL, taken apart. `secret` is the value of an Authorization header, from its user name and password."""
 
     scheme: str
     host: str
     port: int
     path: str
-    query: str | None = None
     secret: str | None = None
 
     @property
     def origin(self) -> Origin:
-        """To whom secrets may be said."""
+        """To whom the secret may be said."""
         return (self.scheme, self.host, self.port)
 
     @property
     def name(self) -> str:
-        """For people and logs."""
+        """The URL without user name and password: for people and logs."""
         port = "" if PORTS[self.scheme] == self.port else f":{self.port}"
         return f"{self.scheme}://{self.host}{port}{self.path}"
 
     def file(self, path: str) -> str:
-        """URL of a file below, without user name and password."""
-        query = f"?{self.query}" if self.query else ""
-        port = "" if PORTS[self.scheme] == self.port else f":{self.port}"
-        return f"{self.scheme}://{self.host}{port}{self.path}/{quote(path)}{query}"
+        """URL of a file below."""
+        return f"{self.name}/{quote(path)}"
 
 
 def parse(text: str) -> Address:
@@ -51,20 +48,12 @@ def parse(text: str) -> Address:
         raise UsageError("the address of a repository is not a URL that can be read.") from error
     if url.scheme not in PORTS or not url.host:
         raise UsageError("the address of a repository must be like https://host/path.")
-    return Address(
-        url.scheme,
-        url.host,
-        url.port or PORTS[url.scheme],
-        (url.path or "").rstrip("/"),
-        url.query,
-        _secret(url),
-    )
-
-
-def _secret(url: Url) -> str | None:
-    if url.auth is None:
-        return None
-    return make_headers(basic_auth=unquote(url.auth), disable_cache=None)["authorization"]
+    if url.query is not None or url.fragment is not None:
+        raise UsageError(f"the address of a repository on {url.host} has a ? or # in it, and files are below a path.")
+    secret = None
+    if url.auth is not None:
+        secret = make_headers(basic_auth=unquote(url.auth))["authorization"]
+    return Address(url.scheme, url.host, url.port or PORTS[url.scheme], (url.path or "").rstrip("/"), secret)
 
 
 def origin_of(url: str) -> Origin | None:
@@ -79,5 +68,8 @@ def origin_of(url: str) -> Origin | None:
 
 
 def redirected(url: str, location: str) -> str:
-    """Where a `Location` of an answer to `url` leads."""
-    return urljoin(url, location)
+    """Where a `Location` of an answer to `url` leads; "" if that cannot be read."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return ""

@@ -89,7 +89,7 @@ class _Failures:
     def settled(self) -> bool:
         """Whether waiting would not help: one says that there is no such file, or all were wrong."""
         missing = any(isinstance(error, NotInRepository) for error in self._errors)
-        return missing or all(isinstance(error, CorruptRelease) for error in self._errors)
+        return missing or (bool(self._errors) and all(isinstance(error, CorruptRelease) for error in self._errors))
 
     @property
     def outcome(self) -> SyncError:

@@ -2,8 +2,8 @@
 
 Its own reader and not `tarfile`, since the file may be hostile: `tarfile` reads headers of any size into memory,
 follows links between members, and has endless loops (CVE-2019-20907, CVE-2025-8194) in versions that devices still
-run. Known are plain files, folders (which are passed over), and the two ways of writing long names, pax's `path` and GNU's
-`L`. Anything else is refused: links, devices, sparse files, names that no repository has, and names that come twice.
+run. Known are plain files, folders (which are passed over), and the two ways of writing long names: pax's `path` and
+GNU's `L`. Anything else is refused: links, devices, sparse files, names that no repository has or that come twice.
 """
 
 import io

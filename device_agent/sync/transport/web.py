@@ -215,9 +215,8 @@ def proxies(environment: Mapping[str, str]) -> dict[str, str]:
     """
     found = {}
     for name in ("http", "https", "all", "no"):
-        capitals = (
-            "" if name == "http" and "REQUEST_METHOD" in environment else environment.get(f"{name}_PROXY".upper(), "")
-        )
+        cgi = name == "http" and "REQUEST_METHOD" in environment
+        capitals = "" if cgi else environment.get(f"{name}_proxy".upper(), "")
         if value := environment.get(f"{name}_proxy", capitals).strip():
             found[name] = value
     return found
