@@ -1,5 +1,6 @@
 """The link of this device, put together: who it is, where it looks, and the rooms that it leads through."""
 
+import dataclasses
 from importlib import metadata
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def compose(home: Path, settings: LinkSettings, *, store: Store, activation: Act
     parts = Parts(trust=trust, connect=connect, store=store, delivery=delivery, activation=activation)
     return Rooms(
         home=home,
-        identity=identity,
+        identity=dataclasses.replace(identity, device=device),  # reports say the labels that count here
         device=device,
         settings=complete,
         trust=trust,

@@ -34,8 +34,8 @@ from export.publish.metadata import ROLES
 from export.publish.repository import Repository
 from export.publish.tree import TIMESTAMP, metadata_path
 
-MOST_STICK_PATH_CHARS = 240
-"""Windows opens no path of more than 260, drive and folder included; FAT has no name of more than 255."""
+MOST_NAME_CHARS = 255
+"""FAT has no longer name."""
 
 EVERYBODY = "new devices, and any other"
 
@@ -262,9 +262,11 @@ def _small(path: str, raw: bytes) -> Piece:
 
 def stick_problem(path: str) -> str | None:
     """Why a path cannot be on a stick with FAT, or not be opened by Windows; None if it can."""
-    if len(path) > MOST_STICK_PATH_CHARS:
-        return f"it is longer than {MOST_STICK_PATH_CHARS} characters"
-    return next((why for part in path.split("/") if (why := unportable(part[-MOST_PATH_CHARS:]))), None)
+    parts = path.split("/")
+    if any(len(part) > MOST_NAME_CHARS for part in parts):
+        return f"a name is longer than {MOST_NAME_CHARS} characters"
+    # The grammar of what a release holds is stricter about length; of a long name its end is what matters else.
+    return next((why for part in parts if (why := unportable(part[-MOST_PATH_CHARS:]))), None)
 
 
 def shelf_of(repository: Repository) -> Shelf:

@@ -17,6 +17,7 @@ import hashlib
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -112,13 +113,15 @@ def _hashed(stream: BinaryIO, name: str, sizes: Iterable[int]) -> CutFile:
     whole = hashlib.sha256()
     chunks: list[Cut] = []
     at = 0
-    for size in sizes:
-        data = stream.read(size)
-        if len(data) != size:
-            raise PublishError(f"{name} shrank while it was read")
-        whole.update(data)
-        chunks.append(Cut(at, size, hashlib.sha256(data).hexdigest()))
-        at += size
+    with ThreadPoolExecutor(1) as beside:  # both digests at once: hashlib lets go of the interpreter
+        for size in sizes:
+            data = stream.read(size)
+            if len(data) != size:
+                raise PublishError(f"{name} shrank while it was read")
+            digest = beside.submit(hashlib.sha256, data)
+            whole.update(data)
+            chunks.append(Cut(at, size, digest.result().hexdigest()))
+            at += size
     if stream.read(1):
         raise PublishError(f"{name} grew while it was read")
     return CutFile(name, at, whole.hexdigest(), tuple(chunks))

@@ -192,7 +192,8 @@ def _show(outcome: "Outcome", repo: Path, *, as_json: bool) -> None:
         shares = ", ".join(f"{step.percent:g} %" for step in channel.ramp) or "every device"
         click.echo(f"    channel {channel.name}: {shares}")
     click.echo("\nWhat devices fetch:\n")
-    click.echo(table([_row(group) for group in outcome.groups]))
+    for line in table([_row(group) for group in outcome.groups]).splitlines():
+        click.echo(f"    {line}")
     for group in outcome.groups:
         if group.base is not None and (reasons := _reasons(group)):
             click.echo(f"\n    from {group.base}, most of it is {reasons}")

@@ -6,6 +6,7 @@ A stick that is pulled in between has what it had before, and the next try goes 
 name once it is whole and fsynced, and `timestamp.json`, which says what is new, comes after everything was read back.
 """
 
+import collections
 import contextlib
 import errno
 import hashlib
@@ -84,7 +85,7 @@ def write_tar(selection: Selection, repository: Path, file: Path, tell: Tell) ->
         _check_space(file.parent, selection.bytes + len(selection.pieces) * 4 * _BLOCK)
         progress = _Progress(2 * selection.bytes, tell)
         with partial.open("wb") as stream:
-            with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_READ_BYTES) as tar:
+            with tarfile.TarFile(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_READ_BYTES) as tar:
                 for piece in selection.pieces:
                     tar.addfile(_header(piece), _Counted(piece, repository, progress))
             stream.flush()
@@ -223,20 +224,22 @@ def _header(piece: Piece) -> tarfile.TarInfo:
 
 
 class _Counted(io.RawIOBase):
-    """A file of the repository as `tarfile` reads it."""
+    """A file of the repository as `tarfile` reads it: its size, in blocks, and no further."""
 
     def __init__(self, piece: Piece, repository: Path, progress: _Progress) -> None:
         self._pieces = _bytes_of(piece, repository)
-        self._left = b""
+        self._buffer = b""
+        self._left = piece.size
         self._progress = progress
 
     def read(self, size: int = -1) -> bytes:
-        """`size` bytes, fewer only at the end."""
-        while len(self._left) < size and (more := next(self._pieces, b"")):
-            self._left += more
-        data, self._left = self._left[:size], self._left[size:]
-        if len(data) < size or not self._left:
-            self._left += next(self._pieces, b"")  # at the end: whether it was what it must be
+        """`size` bytes, fewer only at the end. Raises PublishError once all were read and are not what they must be."""
+        while len(self._buffer) < size and (more := next(self._pieces, b"")):
+            self._buffer += more
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
+        self._left -= len(data)
+        if self._left <= 0:
+            collections.deque(self._pieces, maxlen=0)
         self._progress.add(len(data))
         return data
 

@@ -129,18 +129,24 @@ def _finding(report: Report, last: Report | None) -> Finding:
     return "known" if report == last else "replayed"
 
 
-def taken_at_their_word(envelopes: Iterable[bytes], fleet: Fleet) -> tuple[Report, ...]:
-    """The newest report of each device that was never enrolled here. Nothing but a hint at what it may have."""
-    found: dict[str, Report] = {}
-    known = {member.device for member in fleet.members}
+def speakers(envelopes: Iterable[bytes], fleet: Fleet) -> tuple[Report, ...]:
+    """The newest report of each device that left one in a heap.
+
+    Of an enrolled device only what it signed itself counts. One that is not enrolled is taken at its word: what it says
+    that it has decides what is carried to it, and nothing else.
+    """
+    secrets = {member.device: bytes.fromhex(member.secret) for member in fleet.members}
+    found = {member.device: member.report for member in fleet.members if member.report is not None}
+    heard: set[str] = set()
     for raw in envelopes:
         opened = unsealed(raw)
-        if opened is None or opened[1].device in known:
+        if opened is None or check(raw, secrets) in ("damaged", "forged"):
             continue
         report = opened[1]
+        heard.add(report.device)
         if report.device not in found or found[report.device].counter < report.counter:
             found[report.device] = report
-    return tuple(found[device] for device in sorted(found))
+    return tuple(found[device] for device in sorted(heard))
 
 
 # --- files ------------------------------------------------------------------------------------

@@ -205,11 +205,11 @@ def delegations(authorities: Mapping[str, Authority]) -> Delegations:
     return Delegations({key.keyid: key for who in authorities.values() for key in who.keys}, roles)
 
 
-def successor(old: Metadata[T], name: str, *, version: int, now: float) -> Metadata[T]:
-    """A copy with a new version and expiry, to be changed and signed."""
+def successor(old: Metadata[T], name: str, *, version: int, now: float, days: int = 0) -> Metadata[T]:
+    """A copy with a new version and expiry (in `days` at the earliest), to be changed and signed."""
     new = Metadata(copy.deepcopy(old.signed))
     new.signed.version = version
-    new.signed.expires = expiry(name, now)
+    new.signed.expires = max(expiry(name, now), at(now + days * DAY_S))
     return new
 
 

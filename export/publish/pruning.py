@@ -70,6 +70,8 @@ def _unneeded(repository: Repository, packs: set[str]) -> Iterator[Path]:
     for path in sorted((folder / "packs").rglob(f"*{PACK_SUFFIX}")):
         if path.relative_to(folder).as_posix() not in packs:
             yield path
+    for room in ("metadata", "targets", "packs"):  # what a publish was writing when it was cut off
+        yield from sorted((folder / room).rglob(".*"))
     state = repository.state()
     targets = {**state.releases.signed.targets, **state.rollout.signed.targets}
     listed = {target_path(path, target.hashes["sha256"]) for path, target in targets.items()}

@@ -44,7 +44,10 @@ from export.publish.tree import TIMESTAMP, Tree, metadata_path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What is to be different. Floors are raised to a release's sequence; a delta replaces the one of the same pair."""
+    """What is to be different. Floors are raised to a release's sequence; a delta replaces the one of the same pair.
+
+    With `days` all signatures are to count for that long at least: for sticks that are on their way for months.
+    """
 
     releases: tuple[Release, ...] = ()
     withdraw: frozenset[ReleaseId] = frozenset()
@@ -53,6 +56,7 @@ class Change:
     deltas: tuple[Delta, ...] = ()
     drop: frozenset[str] = frozenset()
     """Target paths of deltas that are no longer listed."""
+    days: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,8 +227,8 @@ class Repository:
             if change.channels or change.deltas or change.drop:
                 new[ROLLOUT] = self._next_rollout(state, change, now)
             self._check_channels(new.get(RELEASES, state.releases).signed, change)
-            self._renew(state, new, keyring, now)
-            return self.finish(state, new, keyring, now=now)
+            self._renew(state, new, keyring, now, change.days)
+            return self.finish(state, new, keyring, now=now, days=change.days)
 
     def draft(self, change: Change, *, now: float) -> Metadata[Targets]:
         """What `releases` has to sign for a change, for a key that is elsewhere. Raises PublishError."""
@@ -243,7 +247,8 @@ class Repository:
         return releases
 
     def _next_releases(self, state: State, change: Change, now: float) -> Metadata[Targets]:
-        new = metadata.successor(state.releases, RELEASES, version=self.tree.free_version(RELEASES), now=now)
+        version = self.tree.free_version(RELEASES)
+        new = metadata.successor(state.releases, RELEASES, version=version, now=now, days=change.days)
         gone, floors = metadata.withdrawn(state), metadata.floors(state)
         for release in change.releases:
             path, raw = release_target(release.id), release.to_bytes()
@@ -270,7 +275,8 @@ class Repository:
         return new
 
     def _next_rollout(self, state: State, change: Change, now: float) -> Metadata[Targets]:
-        new = metadata.successor(state.rollout, ROLLOUT, version=self.tree.free_version(ROLLOUT), now=now)
+        version = self.tree.free_version(ROLLOUT)
+        new = metadata.successor(state.rollout, ROLLOUT, version=version, now=now, days=change.days)
         for path in change.drop:
             new.signed.targets.pop(path, None)
         files = [(channel_target(one.name), one.to_bytes()) for one in change.channels]
@@ -291,12 +297,14 @@ class Repository:
         for channel in {**now, **{one.name: one for one in change.channels}}.values():
             check_channel(channel, listed, floors)
 
-    def _renew(self, state: State, new: dict[str, Metadata[Any]], keyring: Keyring, now: float) -> None:
+    def _renew(self, state: State, new: dict[str, Metadata[Any]], keyring: Keyring, now: float, days: int) -> None:
         """Add what is due, if it can be signed here."""
         for name in ("targets", RELEASES, ROLLOUT):
-            if name in new or not metadata.is_due(state, name, now):
+            lasts = state.role(name).signed.expires >= metadata.at(now + days * metadata.DAY_S)
+            if name in new or (lasts and not metadata.is_due(state, name, now)):
                 continue
-            metadata_ = metadata.successor(state.role(name), name, version=self.tree.free_version(name), now=now)
+            version = self.tree.free_version(name)
+            metadata_ = metadata.successor(state.role(name), name, version=version, now=now, days=days)
             who = metadata.authority(name, state.root.signed, state.targets.signed)
             with contextlib.suppress(KeyUnavailable):
                 if metadata.sign(metadata_, who, keyring):
@@ -309,6 +317,7 @@ class Repository:
         keyring: Keyring,
         *,
         now: float,
+        days: int = 0,
         root: Metadata[Root] | None = None,
     ) -> Published:
         """Sign everything, then write it: `new` roles, a snapshot, the timestamp, and a `root` that was signed already.
@@ -319,12 +328,13 @@ class Repository:
         """
         sealed = _Sealed(state, new, keyring, root)
         raw = {name: sealed.seal(name, one) for name, one in new.items()}
-        snapshot = metadata.successor(state.snapshot, "snapshot", version=self.tree.free_version("snapshot"), now=now)
+        free = self.tree.free_version("snapshot")
+        snapshot = metadata.successor(state.snapshot, "snapshot", version=free, now=now, days=days)
         for name, data in raw.items():
             snapshot.signed.meta[f"{name}.json"] = metadata.meta_file(new[name].signed.version, data)
         raw["snapshot"] = sealed.seal("snapshot", snapshot)
         version = state.timestamp.signed.version + (1 if self.tree.has(TIMESTAMP) else 0)
-        timestamp = metadata.successor(state.timestamp, "timestamp", version=version, now=now)
+        timestamp = metadata.successor(state.timestamp, "timestamp", version=version, now=now, days=days)
         timestamp.signed.unrecognized_fields[metadata.ISSUED] = metadata.next_issued(state, now)
         timestamp.signed.snapshot_meta = metadata.meta_file(snapshot.signed.version, raw["snapshot"])
         last = sealed.seal("timestamp", timestamp)

@@ -9,7 +9,7 @@ import pytest
 
 from edgekit.errors import PublishError
 from edgekit.release.reports import MAX_REPORT_BYTES, Enrolment, sealed
-from export.publish.devices import FORMAT, Fleet, FleetFile, default_path, enrolled, gathered, taken_at_their_word
+from export.publish.devices import FORMAT, Fleet, FleetFile, default_path, enrolled, gathered, speakers
 from tests.export.publish.fleets import NOW, envelope, fleet, report, secret
 
 FLEET = fleet(["a", "b"])
@@ -67,8 +67,10 @@ def test_a_device_that_is_enrolled_with_the_same_secret_keeps_its_reports() -> N
 
 
 def test_strangers_are_taken_at_their_word_and_members_are_not() -> None:
-    heap = [envelope(report("stranger", counter=counter)) for counter in (2, 7, 3)] + [envelope(report("a"))]
-    assert taken_at_their_word(heap, FLEET) == (report("stranger", counter=7),)
+    known = gathered(FLEET, [envelope(report("a", counter=5)), envelope(report("b", counter=5))], now=NOW).fleet
+    heap = [envelope(report("stranger", counter=counter)) for counter in (2, 7, 3)]
+    heap += [envelope(report("a", counter=2)), sealed(report("b", counter=9), secret("a")), b"{"]
+    assert speakers(heap, known) == (report("a", counter=5), report("stranger", counter=7))
 
 
 # --- the file ---
