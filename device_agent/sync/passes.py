@@ -65,8 +65,8 @@ class Passes:
                 content.repair(
                     installed,
                     source,
+                    paths=damage.paths,
                     bench=self.rooms.store.staging(installed.ref),
-                    damage=content.damaged(installed),
                     others=others,
                     tell=lambda _: None,
                     stop=stop,
