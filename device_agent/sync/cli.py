@@ -312,8 +312,7 @@ def _stopping(stop: threading.Event) -> Iterator[None]:
 def rollback_command(channel: str | None, *, as_json: bool) -> None:
     """Go back to the release before, at once and without any network. It is kept for that.
 
-    The channel still names the newer one: say `edgekit pin` afterwards to stay, or it is not taken again only until
-    the channel names another.
+    The one that it leaves is not taken again until the channel names another; `edgekit pin` stays for longer than that.
     """
     _change("rollback", channel, None, as_json=as_json)
 
