@@ -120,7 +120,7 @@ Examples:
 @click.option("--once", is_flag=True, help="End after one look; without it, go on until Ctrl-C.")
 @click.option("--check", is_flag=True, help="Tell what is offered and what it would take; install nothing.")
 @click.option(
-    "--repo", "repositories", metavar="URL|PATH", multiple=True, help="Instead of those it was told. Mirrors."
+    "--repo", "repositories", metavar="URL|PATH", multiple=True, help="Instead of those that it was told."
 )
 @click.option("--channel", "channels", metavar="NAME", multiple=True, help="Instead of those that it follows.")
 @click.option("--max-bytes-per-s", "most", type=Size(), help="Leave the rest of the line to others.")
@@ -306,7 +306,7 @@ def _stopping(stop: threading.Event) -> Iterator[None]:
 # --- back, and staying ------------------------------------------------------------------------
 
 
-@click.command("rollback", epilog="\b\nExample:\n  edgekit rollback")
+@click.command("rollback", epilog="\b\nExample:\n  edgekit rollback --channel stable")
 @_CHANNEL
 @_JSON
 def rollback_command(channel: str | None, *, as_json: bool) -> None:
