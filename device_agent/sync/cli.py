@@ -119,9 +119,7 @@ Examples:
 )
 @click.option("--once", is_flag=True, help="End after one look; without it, go on until Ctrl-C.")
 @click.option("--check", is_flag=True, help="Tell what is offered and what it would take; install nothing.")
-@click.option(
-    "--repo", "repositories", metavar="URL|PATH", multiple=True, help="Instead of those that it was told."
-)
+@click.option("--repo", "repositories", metavar="URL|PATH", multiple=True, help="Instead of those that it was told.")
 @click.option("--channel", "channels", metavar="NAME", multiple=True, help="Instead of those that it follows.")
 @click.option("--max-bytes-per-s", "most", type=Size(), help="Leave the rest of the line to others.")
 @click.option(
