@@ -99,9 +99,11 @@ def test_progress_moves_while_somebody_looks(open_page: Open, agent: FakeAgent) 
 
 def test_update_and_check_are_asked_at_once(open_page: Open, agent: FakeAgent) -> None:
     page = opened(open_page)
-    page.get_by_role("button", name="Check now").click()
+    with page.expect_response("**/v1/edgekit/sync/check"):
+        page.get_by_role("button", name="Check now").click()
     expect(page.get_by_role("button", name="Check now")).to_be_focused()
-    page.get_by_role("button", name="Update now").click()
+    with page.expect_response("**/v1/edgekit/sync/update"):
+        page.get_by_role("button", name="Update now").click()
     expect(page.get_by_role("button", name="Update now")).to_be_focused()
     assert [verb for verb, _ in agent.wishes] == ["check", "update"]
 
@@ -125,7 +127,8 @@ def test_changes_are_confirmed_first(
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert agent.wishes == []
     page.get_by_role("button", name=button).click()
-    page.get_by_role("button", name=confirm, exact=True).click()
+    with page.expect_response(f"**/v1/edgekit/sync/{verb}"):
+        page.get_by_role("button", name=confirm, exact=True).click()
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.get_by_role("button", name=button)).to_be_enabled()
     assert agent.wishes == [(verb, {"channel": "stable"})]
