@@ -1,6 +1,7 @@
 """THE AGENT: its rooms are built, started and stopped here, in order and in reverse.
 
-    settings -> config -> ledger of tokens -> gate (keys) -> shelf (models) -> watch (operations) -> http app -> server
+    settings -> config -> releases (what updates brought) -> ledger of tokens -> gate (keys) -> shelf (models)
+             -> upkeep (updates) -> watch (operations) -> http app -> server
 
 The port is taken and /health and /v1/models answer before any model is loaded: that is done beside, and requests wait
 for it. SIGTERM and Ctrl-C let running requests end; SIGHUP reads settings, prices, the certificate and the store again
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from device_agent.access.gate import Gate
 from device_agent.access.settings import check_exposure
@@ -26,13 +28,20 @@ from device_agent.http.server import Server
 from device_agent.http.services import Card, Services
 from device_agent.ledger.ledger import Ledger
 from device_agent.operations import Watch
+from device_agent.releases.scrub import Scrub
 from device_agent.releases.store import Store
 from device_agent.shelf import Found, Shelf
 from device_agent.shelf.remembered import ACTIVE_FILE, Remembered
 from device_agent.shelf.scan import scan
 from device_agent.shelf.synced import Leasing, ShelfSwitch, bases, with_releases
-from edgekit.errors import EdgekitError, ShuttingDown
+from device_agent.sync.identity import read_identity
+from device_agent.sync.records import LinkSettings
+from device_agent.sync.upkeep import Upkeep
+from edgekit.errors import EdgekitError, NotEnrolled, ShuttingDown
 from edgekit.settings import Settings
+
+if TYPE_CHECKING:
+    from device_agent.sync.rooms import Rooms
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +94,11 @@ class Agent:
             strategies=config.strategies.names,
         )
         self._switch.attach(self.shelf, self._take_over_releases)
-        self.watch = Watch(self.shelf, home, ledger=self.ledger)
+        self.upkeep = Upkeep(
+            home, config.link, self._linked, pulse=self.activation.soaked, clock=time.time, ticks=time.monotonic
+        )
+        self.scrub = Scrub(self.releases, self.upkeep.mend)
+        self.watch = Watch(self.shelf, home, ledger=self.ledger, updates=self.upkeep.readings)
         self.services = Services(
             models=self.shelf,
             gate=self.gate,
@@ -93,6 +106,7 @@ class Agent:
             keys=self.gate.keys,
             usage=self.ledger,
             operations=self.watch,
+            sync=self.upkeep,
             strategies=config.strategies,
         )
         app = create_app(self.services, config.http)
@@ -107,6 +121,10 @@ class Agent:
             self.shelf.start()
             rooms.callback(self.shelf.close)
             rooms.callback(self._rest)
+            self.scrub.start()
+            rooms.callback(self.scrub.close)
+            self.upkeep.start()
+            rooms.callback(self.upkeep.close)
             if not self._settings.models.lazy:
                 self.shelf.wake()
             threading.Thread(target=self._greet, args=(ready,), name="edgekit-greet", daemon=True).start()
@@ -164,6 +182,7 @@ class Agent:
         if settings.server != self._settings.server:
             log.warning("settings in [server] count after a restart only")
         self.ledger.settings = config.ledger
+        self.upkeep.adjust(config.link)
         self.shelf.reload(found, Leasing(self.releases, config.opening), config.shelf)
         self._settings, self._config = settings, config
         if not settings.models.lazy:
@@ -198,6 +217,14 @@ class Agent:
             self.shelf.replace(found, Leasing(self.releases, config.opening), config.shelf)
         if not self._settings.models.lazy:
             self.shelf.wake()
+
+    def _linked(self, settings: LinkSettings) -> "Rooms":
+        """The sync link of a device that is enrolled; others need not even load it. Raises as `compose` does."""
+        if read_identity(self._home) is None:
+            raise NotEnrolled("it was never told whom to trust")
+        from device_agent.sync.composing import compose
+
+        return compose(self._home, settings, store=self.releases, activation=self.activation, clock=time.time)
 
     def _rest(self) -> None:
         try:

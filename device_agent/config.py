@@ -11,6 +11,8 @@ from device_agent.ledger import prices
 from device_agent.ledger.settings import LedgerSettings
 from device_agent.shelf import ShelfSettings
 from device_agent.shelf.opening import Opening
+from device_agent.sync.records import LinkSettings
+from device_agent.sync.settings import link_settings
 from edgekit import strategies
 from edgekit.errors import UsageError
 from edgekit.settings import EngineOptions, ServerSettings, Settings, UsageSettings
@@ -35,6 +37,7 @@ class Config:
     opening: Opening
     shelf: ShelfSettings
     store: Path
+    link: LinkSettings
     strategies: Strategies
 
 
@@ -51,9 +54,15 @@ def config_of(settings: Settings, home: Path) -> Config:
             idle_unload_s=settings.models.idle_unload_s,
             loading_wait_s=settings.models.loading_wait_s,
         ),
-        store=home / MODELS_FOLDER if settings.models.path is None else Path(settings.models.path),
+        store=store_of(settings, home),
+        link=link_settings(settings.sync),
         strategies=strategies.load(home / STRATEGIES_FILE),
     )
+
+
+def store_of(settings: Settings, home: Path) -> Path:
+    """The bundle, or the folder of bundles, that is served."""
+    return home / MODELS_FOLDER if settings.models.path is None else Path(settings.models.path)
 
 
 def _path(given: str | None) -> Path | None:

@@ -28,7 +28,7 @@ EXIT_CODES = """
 Exit codes:
   0 done    1 failed    2 wrong usage    3 a part is not installed    4 a task file is wrong
   10-18 the source model    20-26 the export    30-35 the bundle
-  40-49 the request         50-54 the agent     60-73 an update
+  40-49 the request         50-54 the agent     60-75 an update
   130 Ctrl-C
 """
 

@@ -53,8 +53,10 @@
         |-- NoSpace                 exit 69   507
         |-- Busy                    exit 70   409   another updater is at work
         |-- NotEnrolled             exit 71   409
-        `-- PublishError            exit 72         the repository cannot be written so
-            `-- KeyUnavailable      exit 73
+        |-- PublishError            exit 72         the repository cannot be written so
+        |   `-- KeyUnavailable      exit 73
+        |-- RolloutWaits            exit 74         too few devices have reported yet
+        `-- RolloutStopped          exit 75         it failed on too many devices
 
 A class's docstring is the sentence that a person reads; its fields fill the blanks. `hint` says
 what to do next. Exit 130 is Ctrl-C. Anything that is not an `EdgekitError` is a bug of ours.
@@ -551,3 +553,19 @@ class KeyUnavailable(PublishError):
 
     exit_code = 73
     hint = "Give the folder of keys with --keys; the passphrase is asked for, or read from EDGEKIT_KEY_PASSPHRASE."
+
+
+@dataclass(eq=False)
+class RolloutWaits(SyncError):
+    """The rollout waits: {problem}"""
+
+    exit_code = 74
+    hint = "Nothing was changed. Gather reports, and run it again later."
+
+
+@dataclass(eq=False)
+class RolloutStopped(SyncError):
+    """The rollout does not go on: {problem}"""
+
+    exit_code = 75
+    hint = "`edgekit rollout status` says which devices it failed on, and why."

@@ -2,11 +2,15 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgekit.cli import print_json
 from export.cli import Bar
+
+if TYPE_CHECKING:
+    from export.adapt.convert import Digits
 
 _PATH = click.Path(path_type=Path)
 
@@ -24,9 +28,16 @@ def adapter_command() -> None:
 @click.option("-o", "--output", "out", type=_PATH, required=True, help="Folder to make.")
 @click.option("--name", help="What requests call it: base:NAME. Default: the folder's name.")
 @click.option("--version", default="1", show_default=True, help="What to call this version of it.")
+@click.option(
+    "--digits",
+    type=click.Choice(("bfloat16", "float32")),
+    default="bfloat16",
+    show_default=True,
+    help="Of its numbers: float32 keeps all, and makes a release three times as large.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def adapter_export_command(
-    source: Path, *, base: Path, out: Path, name: str | None, version: str, as_json: bool
+    source: Path, *, base: Path, out: Path, name: str | None, version: str, digits: "Digits", as_json: bool
 ) -> None:
     """Make a verified adapter of PEFT_DIR: adapter_config.json and adapter_model.safetensors, a LoRA of linear layers.
 
@@ -35,7 +46,7 @@ def adapter_export_command(
     from export.adapt.job import AdapterJob, export_adapter  # numpy, onnx and onnxruntime take a second to import
 
     started = time.monotonic()
-    manifest = export_adapter(AdapterJob(source, base, out, name, version), Bar())
+    manifest = export_adapter(AdapterJob(source, base, out, name, version, digits), Bar())
     seconds = time.monotonic() - started
     if as_json:
         print_json(

@@ -47,7 +47,8 @@ Examples:
   edgekit export SmolLM2-135M-Instruct.Q4_1.gguf -o smollm2
   edgekit export ./my-fine-tune -o my-model --quant int8 --name my-model --version 2026.1
   edgekit export ./base-model --adapter ./my-lora -o my-model
-  edgekit export ./my-fine-tune -o small --method gptq --size-budget 92MB --max-kl 0.1""",
+  edgekit export ./my-fine-tune -o small --method gptq --size-budget 92MB --max-kl 0.1
+  edgekit export ./fine-tune-2 -o my-model-2 --version 2 --freeze-scales-from my-model""",
 )
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
@@ -95,6 +96,13 @@ Examples:
 )
 @click.option("--adapter", type=click.Path(path_type=Path), help="Folder of a LoRA (PEFT) to merge into SOURCE.")
 @click.option(
+    "--freeze-scales-from",
+    "freeze",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Round with the scales of a bundle that devices have, so that the update to this one is small.",
+)
+@click.option(
     "--sweep", is_flag=True, help="Make a bundle of each precision and block size in OUTPUT, and compare them."
 )
 @click.option("--name", help="What to call the model. Default: the source's file name.")
@@ -110,6 +118,7 @@ def export_command(  # noqa: PLR0913, PLR0917 - click passes one argument for ea
     calibration: str,
     max_kl: float | None,
     adapter: Path | None,
+    freeze: Path | None,
     kv: CacheType,
     name: str | None,
     version: str,
@@ -123,7 +132,8 @@ def export_command(  # noqa: PLR0913, PLR0917 - click passes one argument for ea
 
     text = None if calibration == "self" else Path(calibration)
     job = ExportJob(
-        source, out, quant, name, version, adapter, int(block_size), method, size_budget, text, max_kl, rotate, kv
+        source, out, quant, name, version, adapter, int(block_size), method, size_budget, text, max_kl, rotate, kv,
+        freeze,
     )  # fmt: skip
     if sweep:
         _sweep(job, as_json=as_json)

@@ -30,7 +30,7 @@ class ExportJob:
     """What to make of which model, and where. `name` defaults to the source's file name.
 
     `adapter` is a folder of a LoRA that is merged into the source; `max_kl` (nats) is what the bundle may lose;
-    the other fields are as in `export.quantize.plan.Recipe`.
+    `freeze_scales_from` is a bundle that devices have; the other fields are as in `export.quantize.plan.Recipe`.
     """
 
     source: Path
@@ -46,12 +46,20 @@ class ExportJob:
     max_kl: float | None = None
     rotate: bool = False
     kv: CacheType = "float32"
+    freeze_scales_from: Path | None = None
 
     @property
     def recipe(self) -> Recipe:
         """How weights are to be quantised."""
         return Recipe(
-            self.precision, self.block_size, self.method, self.size_budget, self.calibration, self.rotate, self.kv
+            self.precision,
+            self.block_size,
+            self.method,
+            self.size_budget,
+            self.calibration,
+            self.rotate,
+            self.kv,
+            self.freeze_scales_from,
         )
 
 

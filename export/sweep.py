@@ -21,6 +21,8 @@ def run(job: ExportJob, progress: Progress) -> list[Point]:
     """
     if job.size_budget is not None:
         raise UsageError("--sweep goes through layouts, and --size-budget chooses one: give either")
+    if job.freeze_scales_from is not None:
+        raise UsageError("--sweep goes through layouts, and --freeze-scales-from has one of its own: give either")
     points = []
     with files.staging(job.out) as folder:
         for precision, block_size in PLANS:

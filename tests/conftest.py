@@ -28,7 +28,10 @@ DEVICE_MODULES = {
         "numpy",
         "onnxruntime",
         "psutil",
+        "securesystemslib",
         "tokenizers",
+        "tuf",
+        "urllib3",
         "waitress",
         "werkzeug",
     ),
@@ -54,6 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="PYTHON",
         help="only the tests of client libraries; the agent runs on this Python",
     )
+    parser.addoption("--long", action="store_true", help="also tests that take long")
     parser.addoption(
         "--device-only",
         action="store_true",
@@ -83,8 +87,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    unwanted = set() if config.getoption("long") else {"long"}
     if config.getoption("device_only"):
-        elsewhere = [item for item in items if OTHER_MARKERS & {mark.name for mark in item.iter_markers()}]
+        unwanted |= OTHER_MARKERS
+    elsewhere = [item for item in items if unwanted & {mark.name for mark in item.iter_markers()}]
+    if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if item not in elsewhere]
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from device_agent.engine.records import FinishReason, Generation, Piece, Timings
 from device_agent.http.replies.reports import HealthReply
+from device_agent.http.replies.sync import ProgressReply, SyncReply
 from device_agent.http.services import Caller, Card, Health, ModelName, Rates, Served, Services, Standing
 from edgekit.arch import ModelArch, Rotary
 from edgekit.chat import Message, Tool
@@ -332,6 +333,49 @@ class FakeOperations:
         self.responses.append((method, route, status))
 
 
+@dataclass
+class FakeSync:
+    """An updater that does nothing, and remembers what was wished; or refuses it."""
+
+    refusal: EdgekitError | None = None
+    wishes: list[tuple[str | None, ...]] = field(default_factory=list)
+
+    def status(self) -> msgspec.Struct:
+        return SyncReply(
+            enrolled=True,
+            device="device-1",
+            state=ProgressReply(
+                phase="idle",
+                channel=None,
+                release=None,
+                done_bytes=0,
+                total_bytes=0,
+                bytes_per_s=None,
+                eta_s=None,
+            ),
+        )
+
+    def _wish(self, *words: str | None) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.wishes.append(words)
+
+    def check(self) -> None:
+        self._wish("check")
+
+    def update(self) -> None:
+        self._wish("update")
+
+    def rollback(self, channel: str | None) -> None:
+        self._wish("rollback", channel)
+
+    def pin(self, channel: str | None, release: str | None) -> None:
+        self._wish("pin", channel, release)
+
+    def unpin(self, channel: str | None) -> None:
+        self._wish("unpin", channel)
+
+
 def services(
     service: FakeService | None = None,
     *,
@@ -339,6 +383,7 @@ def services(
     gate: FakeGate | None = None,
     book: FakeBook | None = None,
     operations: FakeOperations | None = None,
+    sync: FakeSync | None = None,
 ) -> Services:
     """Everything behind the door, faked."""
     return Services(
@@ -346,4 +391,5 @@ def services(
         gate=gate or FakeGate(),
         books=(book or FakeBook(),),
         operations=operations or FakeOperations(),
+        sync=sync or FakeSync(),
     )

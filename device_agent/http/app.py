@@ -15,6 +15,7 @@ from device_agent.http.routes import (
     ops,
     page,
     responses,
+    sync,
     text,
     usage,
 )
@@ -22,7 +23,7 @@ from device_agent.http.services import Services
 from device_agent.http.settings import HttpSettings
 from edgekit import __version__
 
-API = (models, chat, completions, responses, messages, embeddings, text, catalogue, usage, keys)
+API = (models, chat, completions, responses, messages, embeddings, text, catalogue, usage, keys, sync)
 """Rooms of the API; each has routes(services, settings), whose blueprint is mounted at `/v1`, and at `/` as llama.cpp
 has it."""
 

@@ -35,6 +35,7 @@ REFUSALS: Mapping[int, str] = {
     403: "The Host, the Origin or the key's scope does not allow this.",
     404: "There is no such model.",
     405: "This path has other methods.",
+    409: "This cannot be done now; the message says why.",
     413: "The body is too large.",
     415: "The body is not said to be JSON.",
     429: "A quota is used up; Retry-After says when to come back.",

@@ -273,7 +273,7 @@ class Sync(Protocol):
     """The sync link, for people and programs. Everything returns at once; `status` tells how it goes on."""
 
     def status(self) -> Struct:
-        """What /v1/edgekit/sync says (SyncReply in device_agent/sync/status.py)."""
+        """What /v1/edgekit/sync says (SyncReply in replies/sync.py)."""
 
     def check(self) -> None:
         """Look for updates now, and install nothing. Raises Busy or NotEnrolled."""

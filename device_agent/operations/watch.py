@@ -29,7 +29,10 @@ class Ledger(Protocol):
 
 
 class Watch:
-    """Implements `Operations`, and `Book`. `home` is the agent's folder, whose disk counts."""
+    """Implements `Operations`, and `Book`.
+
+    `home` is the agent's folder, whose disk counts; `updates` reads the metrics of those.
+    """
 
     def __init__(
         self,
@@ -37,12 +40,14 @@ class Watch:
         home: Path,
         *,
         ledger: Ledger | None = None,
+        updates: Callable[[], Iterable[Metric]] = tuple,
         read_sensors: Callable[[Path], sensors.Readings] = sensors.read,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shelf = shelf
         self._home = home
         self._ledger = ledger
+        self._updates = updates
         self._read_sensors = read_sensors
         self._clock = clock
         self._began = clock()
@@ -105,6 +110,7 @@ class Watch:
         if self._ledger is not None:
             told = "Requests that the ledger of tokens had to leave out."
             yield CounterMetricFamily("edgekit_ledger_dropped_notes", told, value=self._ledger.dropped)
+        yield from self._updates()
         well = self.health()
         yield from gauge("edgekit_ready", "Whether requests are answered.", float(well.ready))
         yield from gauge("edgekit_healthy", "Whether nothing is wrong.", float(well.status == "ok"))

@@ -174,6 +174,18 @@ class Outcome:
     seconds: float = 0.0
 
 
+Change = Literal["rollback", "pin", "unpin"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What an operator wants done to a channel's line. `release` is what to pin, None: the active one."""
+
+    does: Change
+    channel: str | None = None
+    release: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """Minutes of the local day in which fetching is allowed; `begin` may be later than `end` (over midnight)."""

@@ -137,7 +137,8 @@ def decide(channel: Channel, device: Device, *, now: float, has_one: bool) -> De
         return Decision(channel.abort_to, "aborted")
     if channel.pause:
         return Decision(None, "paused")
-    if slice_of(channel.salt, device.id) < percent_at(channel.ramp, now) * (SLICES // 100):
+    # Rounded, since 0.07 * 100 is more than 7 in binary, and would let one more slice in.
+    if slice_of(channel.salt, device.id) < round(percent_at(channel.ramp, now) * (SLICES // 100), 6):
         return Decision(channel.release, "offered")
     if channel.previous is not None and not has_one:
         return Decision(channel.previous, "first")

@@ -13,7 +13,7 @@ from edgekit.errors import CorruptRelease
 from edgekit.release.manifest import MAX_CHUNK_BYTES, Codec
 
 _DICTIONARY_BYTES = 1 << 20
-_XZ_MEMORY_BYTES = 16 << 20
+_XZ_MEMORY_BYTES = 4 << 20
 _XZ = ({"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": _DICTIONARY_BYTES},)
 
 _PACKERS: Mapping[Codec, Callable[[bytes], bytes]] = {
@@ -30,9 +30,12 @@ EVERY: tuple[Codec, ...] = ("zlib", "bz2", "xz")
 
 def pack(data: bytes, codecs: tuple[Codec, ...] = EVERY) -> tuple[Codec, bytes]:
     """The smallest form of `data`, at most 1 MiB; as it is if nothing saves a hundredth of it."""
-    packed = {codec: _PACKERS[codec](data) for codec in codecs}
-    best = min(codecs, key=lambda codec: len(packed[codec]))
-    return ("raw", data) if len(packed[best]) > len(data) * 0.99 else (best, packed[best])
+    smallest: tuple[Codec, bytes] = "raw", data
+    for codec in codecs:
+        packed = _PACKERS[codec](data)
+        if len(packed) < len(smallest[1]) and len(packed) <= len(data) * 0.99:
+            smallest = codec, packed
+    return smallest
 
 
 def unpack(codec: Codec, stored: bytes, size: int) -> bytes:

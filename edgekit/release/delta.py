@@ -53,6 +53,8 @@ class _FormatOnly(msgspec.Struct):
 
 def parse(raw: bytes) -> Delta:
     """Read an index that was signed. Raises CorruptRelease or UnsupportedRelease."""
+    if len(raw) > MAX_DELTA_BYTES:
+        raise CorruptRelease(f"the delta index is larger than {MAX_DELTA_BYTES:,} bytes")
     try:
         found = msgspec.json.decode(raw, type=_FormatOnly).format
         if found > FORMAT:

@@ -25,7 +25,7 @@ import msgspec
 
 from edgekit.errors import CorruptRelease, UnsupportedRelease
 from edgekit.manifest import Bytes, Name, Sha256
-from edgekit.release.names import ReleaseId, twins, unportable
+from edgekit.release.names import MOST_ID_CHARS, ReleaseId, twins, unportable
 
 FORMAT = 1
 MAX_RELEASE_BYTES = 64 << 20
@@ -134,6 +134,8 @@ class _FormatOnly(msgspec.Struct):
 
 def parse(raw: bytes) -> Release:
     """Read a manifest that was signed. Raises CorruptRelease or UnsupportedRelease (made by a newer publisher)."""
+    if len(raw) > MAX_RELEASE_BYTES:
+        raise CorruptRelease(f"its manifest is larger than {MAX_RELEASE_BYTES:,} bytes")
     try:
         found = msgspec.json.decode(raw, type=_FormatOnly).format
         if found > FORMAT:
@@ -149,6 +151,8 @@ def parse(raw: bytes) -> Release:
 def _contradictions(release: Release) -> Iterator[str]:
     if release.format < 1:
         yield f"format {release.format} does not exist"
+    if len(release.id) > MOST_ID_CHARS:
+        yield f"its name and version are longer than {MOST_ID_CHARS} characters together"
     if sum(len(file.chunks) for file in release.files) > MAX_CHUNKS:
         yield f"it has more than {MAX_CHUNKS:,} chunks"
     for file in release.files:

@@ -2,14 +2,19 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import msgspec
 
 from edgekit.manifest import is_safe_path
 
-ReleaseId = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*\Z")]
+MOST_ID_CHARS = 90
+"""The longest name, `<sha256>.<base>..<release>.json`, must be one on every file system: 255 characters at most."""
+
+ReleaseId = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=MOST_ID_CHARS, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
+]
 """`<name>-<version>` of a bundle or an adapter; unique in a repository, and never given twice."""
 
 ChannelName = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*\Z")]
@@ -18,9 +23,12 @@ RELEASES, ROLLOUT = "releases", "rollout"
 """The two delegated roles."""
 
 MOST_PATH_CHARS = 200
+MOST_PART_BYTES = 255
+"""Of a name in a folder: what Linux's file systems hold."""
+
 PACK_SUFFIX = ".pack"
 
-_RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?\Z", re.IGNORECASE)
+_RESERVED = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\..*)?\Z", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 
 
@@ -66,22 +74,36 @@ def _unportable_part(part: str) -> str | None:
         return "it has a character that not every file system knows"
     if _RESERVED.match(part):
         return f"{part!r} is a device on Windows"
+    if len(part.encode()) > MOST_PART_BYTES:
+        return f"a part is longer than {MOST_PART_BYTES} bytes"
     if part[-1] in ". " or part[0] == ".":
         return "a part begins with a dot, or ends with a dot or a space"
     return None
 
 
 def twins(paths: Iterable[str]) -> tuple[str, str] | None:
-    """Two paths that are one file where case does not count, or of which one is a folder of the other; or None."""
-    seen: dict[str, str] = {}
+    """Two paths that cannot both be where case does not count, or of which one is a folder of the other; or None.
+
+    Folders count too: `Data/a` and `data/b` are in one folder on some disks and in two on others.
+    """
+    files: dict[str, str] = {}
+    folders: dict[str, tuple[str, str]] = {}  # as it is written first, and the path in it
     for path in sorted(paths):
-        folded = unicodedata.normalize("NFC", path.casefold())
-        if folded in seen:
-            return seen[folded], path
-        seen[folded] = path
-    for folded, path in seen.items():
-        parts = folded.split("/")
-        for end in range(1, len(parts)):
-            if other := seen.get("/".join(parts[:end])):
+        other = files.get(_folded(path))
+        if other is not None:
+            return other, path
+        files[_folded(path)] = path
+        for folder in _folders(path):
+            written, other = folders.setdefault(_folded(folder), (folder, path))
+            if written != folder:
                 return other, path
-    return None
+    return next(((files[folded], folders[folded][1]) for folded in sorted(files.keys() & folders.keys())), None)
+
+
+def _folded(path: str) -> str:
+    return unicodedata.normalize("NFC", path.casefold())
+
+
+def _folders(path: str) -> Iterator[str]:
+    parts = path.split("/")
+    return ("/".join(parts[:end]) for end in range(1, len(parts)))

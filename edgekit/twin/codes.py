@@ -85,18 +85,28 @@ def _with_constants(values: Floats, rows: StoredRows) -> Floats:
     return flat[:, : rows.columns]
 
 
-def _twin(values: Floats, rows: StoredRows) -> tuple[Codes, Floats] | None:
-    """Exactly the same weights, if every scale is a whole multiple of its row's; None if one is not."""
-    largest = np.abs(rows.scales).max(1, keepdims=True)
-    multiples = np.zeros_like(rows.scales)
+def row_steps(scales: Floats) -> tuple[Floats, Floats] | None:
+    """What every scale [rows, blocks] of a row is a whole multiple of [rows, 1], and the multiples; None if one is not.
+
+    Of several such steps the largest, of which the row's largest scale is at most 15 times as large.
+    """
+    largest = np.abs(scales).max(1, keepdims=True)
+    multiples = np.zeros_like(scales)
     steps = np.zeros_like(largest)
     for most in range(_TWIN_STEPS, 0, -1):  # the last one that fits is the smallest, if several do
         step = largest / np.float32(most)
-        ratio = np.divide(rows.scales, step, out=np.zeros_like(rows.scales), where=step > 0)
+        ratio = np.divide(scales, step, out=np.zeros_like(scales), where=step > 0)
         whole = np.rint(ratio)
         fits = np.abs(ratio - whole).max(1, keepdims=True) < _WHOLE
         multiples, steps = np.where(fits, whole, multiples), np.where(fits, step, steps)
-    if not ((steps > 0) | (largest == 0)).all():
+    return (steps, multiples) if ((steps > 0) | (largest == 0)).all() else None
+
+
+def _twin(values: Floats, rows: StoredRows) -> tuple[Codes, Floats] | None:
+    """Exactly the same weights, if every scale is a whole multiple of its row's; None if one is not."""
+    found = row_steps(rows.scales)
+    if found is None:
         return None
+    steps, multiples = found
     values *= multiples[..., None]
     return values.reshape(len(values), -1)[:, : rows.columns].astype(np.int8), steps[:, 0]

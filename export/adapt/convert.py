@@ -7,10 +7,16 @@ linear's A has the ranks of its modules side by side, and its B is block-diagona
 
 Where the model has one module for several of our matrices (Phi-3's qkv_proj), they share its A. `alpha`, and
 `use_rslora`, are folded into B.
+
+Both are float32 in the file, since that is what the graph reads, but rounded to the digits of a bfloat16 unless told
+otherwise: half of each number is then zeros, which a release does not carry. A LoRA of rank 8 on queries and values of
+SmolLM2-135M is 2.95 MB on disk; published it takes 0.63 MB, and 1.69 MB with all digits. Its answers move by 2.5e-8
+nats, of 0.0048 that the adapter itself moves them (138 tokens, activations in float).
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +30,7 @@ from export.families import Family, of
 from export.families.parts import Part
 
 Floats = npt.NDArray[np.float32]
+Digits = Literal["bfloat16", "float32"]
 
 _MERGE = (
     "Only low-rank changes of linear layers can stand beside a base; merge it: edgekit export BASE --adapter FOLDER"
@@ -36,10 +43,11 @@ class Update:
 
     layer: Layer
     rows: npt.NDArray[np.int64]
+    digits: Digits
 
     def a(self) -> Floats:
         """[rank, inputs]."""
-        return read_tensor(self.layer.a, f"{self.layer.module}.lora_A")
+        return self._rounded(read_tensor(self.layer.a, f"{self.layer.module}.lora_A"))
 
     def b(self) -> Floats:
         """[outputs, rank], scaled."""
@@ -47,8 +55,19 @@ class Update:
             scaled = read_tensor(self.layer.b, f"{self.layer.module}.lora_B") * np.float32(self.layer.scaling)
         if not np.isfinite(scaled).all():
             raise CorruptCheckpoint(f"{self.layer.module} holds values that are no numbers", self.layer.b.file.name)
-        found: Floats = scaled[self.rows]
-        return found
+        return self._rounded(scaled[self.rows])
+
+    def _rounded(self, values: Floats) -> Floats:
+        return values if self.digits == "float32" else to_bfloat16(values)
+
+
+def to_bfloat16(values: Floats) -> Floats:
+    """The nearest numbers with eight bits of mantissa, ties to even; still float32."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    kept = bits >> np.uint32(16)
+    # More than half a step, or half a step from an odd number: adding carries into what is kept.
+    rounded: Floats = ((bits + (kept & np.uint32(1)) + np.uint32(0x7FFF)) & np.uint32(0xFFFF_0000)).view(np.float32)
+    return rounded
 
 
 Updates = Mapping[str, Mapping[str, Update]]
@@ -63,7 +82,7 @@ class Branch:
     b: Floats
 
 
-def updates(adapter: Adapter, arch: ModelArch) -> Updates:
+def updates(adapter: Adapter, arch: ModelArch, digits: Digits) -> Updates:
     """What the adapter changes. Nothing is read yet.
 
     Raises AdapterMismatch (no such module, or another shape), UnsupportedCheckpoint (not a LoRA of linears alone) or
@@ -78,7 +97,7 @@ def updates(adapter: Adapter, arch: ModelArch) -> Updates:
             raise AdapterMismatch(f"it changes {module!r}, which is no linear of this model's layers. {_MERGE}")
         for place in places[known]:
             _check(layer, place)
-            found.setdefault(place.linear, {})[place.part] = Update(layer, place.rows)
+            found.setdefault(place.linear, {})[place.part] = Update(layer, place.rows, digits)
     return found
 
 

@@ -27,13 +27,17 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class AdapterJob:
-    """What to make of which PEFT folder, and beside which bundle. `name` defaults to the folder's name."""
+    """What to make of which PEFT folder, and beside which bundle; `digits` are those that its numbers keep.
+
+    `name` defaults to the folder's name.
+    """
 
     source: Path
     base: Path
     out: Path
     name: str | None = None
     version: str = "1"
+    digits: convert.Digits = "bfloat16"
 
 
 def export_adapter(job: AdapterJob, progress: Progress) -> AdapterManifest:
@@ -50,7 +54,7 @@ def export_adapter(job: AdapterJob, progress: Progress) -> AdapterManifest:
     progress.stage(f"reading {job.source.resolve().name}")
     adapter = Adapter.open(job.source)
     try:
-        changes = convert.updates(adapter, arch)
+        changes = convert.updates(adapter, arch, job.digits)
         branches = {linear: convert.branch(changes[linear], arch, linear) for linear in changes}
         if job.out.parent.name == contract.ADAPTERS_FOLDER and job.out.parent.parent.is_dir():
             job.out.parent.mkdir(exist_ok=True)

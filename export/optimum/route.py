@@ -17,7 +17,7 @@ from export.optimum import facts, proof, sentences, sites
 from export.optimum.original import Original, Task, require_exporter
 from export.optimum.rewrite import rewrite
 from export.prompts import prompts_for
-from export.quantize.plan import PlannedMatrix
+from export.quantize.plan import PlannedMatrix, Recipe
 
 if TYPE_CHECKING:
     from export.pipeline import ExportJob, Progress
@@ -50,9 +50,10 @@ def export(job: "ExportJob", named: pack.Named, checkpoint: Checkpoint, task: Ta
 
 def _refuse_options(job: "ExportJob", task: Task) -> None:
     """Options that would be ignored. Raises UsageError."""
-    if job.method != "rtn" or job.size_budget is not None or job.rotate or job.kv != "float32":
+    if job.recipe != Recipe(job.precision, job.block_size, calibration=job.calibration):
         raise UsageError(
-            "--method, --size-budget, --rotate and --kv are for fused graphs, and no family knows this model"
+            "--method, --size-budget, --rotate, --kv and --freeze-scales-from are for fused graphs, and no family knows"
+            " this model"
         )
     if task == "embed" and job.max_kl is not None:
         raise UsageError("--max-kl is for models that write text, and this one makes vectors")

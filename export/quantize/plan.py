@@ -26,7 +26,8 @@ from edgekit.quant import FLOAT, Precision, QuantSpec
 from export.families.weights import Weights
 from export.quantize import codec, rtn
 
-Method = Literal["float", "round", "gptq", "keep"]
+Method = Literal["float", "round", "gptq", "keep", "frozen"]
+"""Where codes come from: "frozen" rounds with another bundle's scales (export.quantize.freeze)."""
 Rounding = Literal["rtn", "gptq"]
 ROUNDINGS: tuple[Rounding, ...] = ("rtn", "gptq")
 
@@ -70,7 +71,8 @@ class Recipe:
 
     `block_size` is that of layers' matrices, `method` how they are rounded; with a `size_budget` (bytes of
     model.onnx and its data) layouts are chosen by measurement; `calibration` is a text file, None the model's own text;
-    `rotate` asks for a residual rotation (export.quantize.rotate); `kv` is the type of cached keys and values.
+    `rotate` asks for a residual rotation (export.quantize.rotate); `kv` is the type of cached keys and values;
+    `frozen` is a bundle whose block scales are to be used again.
     """
 
     precision: Precision
@@ -80,6 +82,7 @@ class Recipe:
     calibration: Path | None = None
     rotate: bool = False
     kv: CacheType = "float32"
+    frozen: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -255,9 +258,10 @@ def keep(part: str, spec: QuantSpec, weights: Weights) -> codec.QuantisedMatrix:
 def _round(part: str, spec: QuantSpec, weights: Weights) -> list[codec.QuantisedMatrix]:
     rows, columns = weights.shape(part)
     step = max(1, _CHUNK_VALUES // columns)
-    pieces = []
-    for start in range(0, rows, step):
-        values = weights.rows(part, start, min(start + step, rows))
-        codes, scales = rtn.quantise(values, spec.bits, spec.block_size, twin=spec.twin)
-        pieces.append(codec.store_symmetric(codes, scales, spec))
-    return pieces
+    return [rounded_rows(part, spec, weights, at, min(at + step, rows)) for at in range(0, rows, step)]
+
+
+def rounded_rows(part: str, spec: QuantSpec, weights: Weights, start: int, stop: int) -> codec.QuantisedMatrix:
+    """Some rows of a matrix of the checkpoint, to nearest; `spec` has no offsets."""
+    codes, scales = rtn.quantise(weights.rows(part, start, stop), spec.bits, spec.block_size, twin=spec.twin)
+    return codec.store_symmetric(codes, scales, spec)

@@ -19,6 +19,7 @@ from export.quantize import plan as planning
 from export.quantize.budget import allocate
 from export.quantize.cache import NO_SCALES, Reach, Scales
 from export.quantize.codec import QuantisedMatrix
+from export.quantize.freeze import FrozenScales
 from export.quantize.plan import Choice, Choices, Plan, PlannedMatrix, Recipe
 
 Ids = npt.NDArray[np.int64]
@@ -41,6 +42,10 @@ class Progress(Protocol):
         """`done` of `total` of this stage."""
 
 
+Quantise = Callable[[PlannedMatrix], QuantisedMatrix]
+"""Makes the stored form of a planned matrix."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A plan, and how each of its matrices is made. `calibration` says by which text, None if by none.
@@ -49,7 +54,7 @@ class Prepared:
     """
 
     plan: Plan
-    quantise: Callable[[PlannedMatrix], QuantisedMatrix]
+    quantise: Quantise
     calibration: str | None
     scales: Scales
 
@@ -60,6 +65,11 @@ def check(recipe: Recipe) -> None:
         raise UsageError(f"--method gptq is for int4: rounding to {recipe.precision} loses nothing that it could save")
     if recipe.size_budget is not None and recipe.precision != "int4":
         raise UsageError(f"--size-budget chooses between INT4 and INT8 by itself: leave out --quant {recipe.precision}")
+    if recipe.frozen is not None and (recipe.method != "rtn" or recipe.size_budget is not None):
+        raise UsageError(
+            "--freeze-scales-from is for --method rtn without --size-budget: GPTQ carries each error on to other"
+            " weights, so that hardly a code would stay"
+        )
 
 
 def prepare(
@@ -69,12 +79,13 @@ def prepare(
 
     Raises BudgetTooSmall, CalibrationTooShort or CheckpointNotFound.
     """
-    chosen = planning.choices(arch, recipe, weights)
+    chosen, frozen = planning.choices(arch, recipe, weights), None
+    if recipe.frozen is not None:
+        frozen = FrozenScales(recipe.frozen, arch, weights)
+        chosen = frozen.applied(chosen)
     weighed = recipe.size_budget is not None or any(choice.method == "gptq" for choice in chosen.values())
     if not weighed and recipe.kv == "float32":
-        return Prepared(
-            planning.fused(arch, chosen, weights), lambda each: planning.quantise(each, weights), None, NO_SCALES
-        )
+        return Prepared(planning.fused(arch, chosen, weights), _nearest(weights, frozen), None, NO_SCALES)
     rows = calibration.ROWS if weighed else calibration.CACHE_ROWS
     ids, name = _text(arch, weights, recipe, text, work, progress, rows)
     if recipe.size_budget is not None:
@@ -86,12 +97,24 @@ def prepare(
     if gptq or reach is not None:
         progress.stage("rounding layer by layer (GPTQ)" if gptq else "measuring keys and values layer by layer")
         calibrate.run(arch, plan, weights, ids, spool, progress.advance, reach)
+    nearest = _nearest(weights, frozen)
     return Prepared(
         plan,
-        lambda each: spool.take(each) if each.method == "gptq" else planning.quantise(each, weights),
+        lambda each: spool.take(each) if each.method == "gptq" else nearest(each),
         name,
         NO_SCALES if reach is None else reach.scales(),
     )
+
+
+def _nearest(weights: Weights, frozen: FrozenScales | None) -> Quantise:
+    """Makes what needs no calibration."""
+
+    def make(each: PlannedMatrix) -> QuantisedMatrix:
+        if each.method == "frozen" and frozen is not None:
+            return frozen.quantise(each, weights)
+        return planning.quantise(each, weights)
+
+    return make
 
 
 def _text(

@@ -25,11 +25,18 @@ _TILE_VALUES = 1 << 16
 
 
 def quantise(
-    values: Floats, bits: int, block_size: int, *, twin: bool = False, importance: Floats | None = None
+    values: Floats,
+    bits: int,
+    block_size: int,
+    *,
+    twin: bool = False,
+    importance: Floats | None = None,
+    steps: Floats | None = None,
 ) -> tuple[Codes, Floats]:
     """values [rows, columns] -> codes [rows, columns], scales [rows, blocks].
 
-    `importance` [columns] weighs squared errors: the mean square of what each column is multiplied by.
+    `importance` [columns] weighs squared errors: the mean square of what each column is multiplied by. `steps`
+    [rows, 1] are the rows' own scales of a twin, if those are given; else they are found.
     """
     rows, columns = values.shape
     codes = np.empty((rows, columns), np.int8)
@@ -39,7 +46,10 @@ def quantise(
     def tile(start: int) -> None:
         blocks = as_blocks(values[start : start + step], block_size)
         upright = np.ascontiguousarray(blocks.transpose(2, 0, 1))
-        scales[start : start + step] = _scales(upright, bits, None if weight is None else weight[:, None], twin=twin)
+        row = None if steps is None else steps[start : start + step]
+        scales[start : start + step] = _scales(
+            upright, bits, None if weight is None else weight[:, None], row, twin=twin
+        )
         codes[start : start + step] = encode(blocks, scales[start : start + step], bits)[:, :columns]
 
     step = max(1, _TILE_VALUES // columns)
@@ -50,14 +60,14 @@ def quantise(
     return codes, scales
 
 
-def _scales(blocks: Floats, bits: int, weight: Floats | None, *, twin: bool) -> Floats:
+def _scales(blocks: Floats, bits: int, weight: Floats | None, row: Floats | None, *, twin: bool) -> Floats:
     """The best scales [rows, blocks] for blocks [block_size, rows, blocks]: long vectors all the way."""
     low, high = blocks.min(0), blocks.max(0)
     lowest_code = np.float32(-(1 << (bits - 1)))
     plain: Floats = np.where(high > -low, high, low) / lowest_code  # the largest value lands there
     if bits == 8:
         return plain
-    return _twin(blocks, plain, weight) if twin else _free(blocks, plain, weight)
+    return _twin(blocks, plain, weight, row) if twin else _free(blocks, plain, weight)
 
 
 def _free(blocks: Floats, plain: Floats, weight: Floats | None) -> Floats:
@@ -67,9 +77,10 @@ def _free(blocks: Floats, plain: Floats, weight: Floats | None) -> Floats:
     return best
 
 
-def _twin(blocks: Floats, plain: Floats, weight: Floats | None) -> Floats:
+def _twin(blocks: Floats, plain: Floats, weight: Floats | None, row: Floats | None) -> Floats:
     """Integer multiples of the row's scale, from what clips a fifth of the largest value to one more than needed."""
-    row = np.abs(plain).max(-1, keepdims=True) / np.float32(TWIN_STEPS)
+    if row is None:
+        row = np.abs(plain).max(-1, keepdims=True) / np.float32(TWIN_STEPS)
     needed = np.rint(plain / np.where(row == 0, np.float32(1), row))
     sign = np.where(needed < 0, np.float32(-1), np.float32(1))
     best, least = plain, np.full(plain.shape, np.inf, np.float32)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from flask.testing import FlaskClient
 
@@ -17,6 +18,13 @@ from tests.fakes import FakeEncoder, FakeGate, FakeModels, FakeService, script, 
 
 ROUTES = [route for room in API for route in room.ROUTES if route.request is not None]
 PATHS = sorted({prefix + route.path.removeprefix("/v1") for route in ROUTES for prefix in ("", "/v1")})
+CONTENT = {
+    prefix + route.path.removeprefix("/v1")
+    for route in ROUTES
+    if route.request is not None and any(field.required for field in msgspec.structs.fields(route.request.shape))
+    for prefix in ("", "/v1")
+}
+"""Paths of those that must be told something."""
 METHODS = ("get", "put", "delete", "patch")
 OTHERS = {(route.path.removeprefix("/v1"), route.method) for room in API for route in room.ROUTES}
 EVERY = pytest.mark.parametrize("path", PATHS)
@@ -88,7 +96,11 @@ def check_error(answer: Any, status: int) -> Any:
 @EVERY
 @pytest.mark.parametrize("raw", BODIES.values(), ids=BODIES)
 def test_a_bad_body_is_one_clear_error(client: FlaskClient, path: str, raw: bytes) -> None:
-    check_error(client.post(path, data=raw, content_type="application/json"), 400)
+    answer = client.post(path, data=raw, content_type="application/json")
+    if raw == b"{}" and path not in CONTENT:
+        assert answer.status_code == 200
+    else:
+        check_error(answer, 400)
 
 
 @EVERY

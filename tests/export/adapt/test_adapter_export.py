@@ -97,7 +97,7 @@ def test_base_and_adapter_compute_what_the_merged_model_does(
 ) -> None:
     found, changed = CASES[name]
     peft = write(tmp_path / "peft", found, **changed)
-    export_adapter(AdapterJob(peft, base, out), SILENT)
+    export_adapter(AdapterJob(peft, base, out, digits="float32"), SILENT)
     expected = merged(source, peft, tmp_path / "merged")
     assert error_of(beside(base, out), expected) < 1e-4
     without = Decoder(base, open_bundle(base).manifest.arch).step(IDS)
@@ -311,7 +311,7 @@ def test_modules_share_what_the_model_has_once(tmp_path: Path) -> None:
     peft = write(tmp_path / "peft", low_rank("transformer.h.0.attn.c_attn", 192, 64), fan_in_fan_out=True)
     adapter = Adapter.open(peft)
     try:
-        changes = convert.updates(adapter, gpt2)
+        changes = convert.updates(adapter, gpt2, "float32")
         branch = convert.branch(changes["layers.0.qkv"], gpt2, "layers.0.qkv")
         (layer,) = adapter.layers.values()
         b, a = changes["layers.0.qkv"]["layers.0.q"], branch.a

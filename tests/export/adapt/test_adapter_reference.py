@@ -45,7 +45,8 @@ def test_every_linear_of_every_family(family: str, tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = adapted(torch.tensor([IDS]), use_cache=False).logits[0].numpy()
     export(ExportJob(tmp_path / "source", tmp_path / "base", "fp32"), SILENT)
-    made = export_adapter(AdapterJob(tmp_path / "peft", tmp_path / "base", tmp_path / "adapter"), SILENT)
+    job = AdapterJob(tmp_path / "peft", tmp_path / "base", tmp_path / "adapter", digits="float32")
+    made = export_adapter(job, SILENT)
     base = open_bundle(tmp_path / "base")
     found = proof.Beside(base, tmp_path / "adapter" / "adapter.onnx_adapter", exact=True)
     assert error_of(found.logits(IDS), expected) < 1e-3
