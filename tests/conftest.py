@@ -28,13 +28,16 @@ DEVICE_MODULES = {
         "numpy",
         "onnxruntime",
         "psutil",
+        "securesystemslib",
         "tokenizers",
+        "tuf",
+        "urllib3",
         "waitress",
         "werkzeug",
     ),
     *("hypothesis", "packaging", "pytest"),  # `packaging` is a part of pytest
 }
-OTHER_MARKERS = {"browser", "demo", "encoder", "genai", "reference"}
+OTHER_MARKERS = {"browser", "demo", "encoder", "genai", "programs", "reference"}
 
 
 @pytest.fixture(scope="session", autouse=True)
