@@ -46,9 +46,7 @@ class Act:
         self._edgekit("repo", "init", str(self.repository))
         said = [self._publish(self.first)]
         provisioning = self.folder / "provisioning.json"
-        self._edgekit(
-            "repo", "provision", "--repo", str(self.repository), "--url", str(self.server), "-o", str(provisioning)
-        )
+        self._edgekit("repo", "provision", str(self.repository), "--url", str(self.server), "-o", str(provisioning))
         self._edgekit("enrol", str(provisioning))
         self._say("Device    enrolled; it trusts the repository's root key, and nobody else")
         installed = self._edgekit("sync", "--once")
@@ -113,7 +111,7 @@ class Act:
     # --- what is done -------------------------------------------------------------------------------
 
     def _publish(self, bundle: Path, *, tampered: bool = False) -> dict[str, Any]:
-        said = self._edgekit("publish", str(bundle), "--repo", str(self.repository), "--soak", "1")
+        said = self._edgekit("publish", str(bundle), "--repo", str(self.repository), "--soak", "1", "--deltas", "0")
         self._upload(tampered=tampered)
         self._say(f"Published {said['release']}")
         return said
@@ -171,3 +169,20 @@ class Act:
 
     def _say(self, line: str) -> None:
         print(line, file=self.screen, flush=True)
+
+
+def _active(state: dict[str, Any]) -> str:
+    """Which release is active, "" while one is on trial."""
+    lines = [line for line in state["lines"] if line["active"] and not line["trial"]]
+    return str(lines[0]["active"]) if lines else ""
+
+
+def _refusal(state: dict[str, Any], release: str) -> str:
+    """Why a release failed its trial, "" if it did not."""
+    return next((str(one["reason"]) for one in state["refusals"] if one["release"] == release), "")
+
+
+def _distrust(state: dict[str, Any]) -> str:
+    """Why the last look at the repository was refused, "" if it was not."""
+    newest = max(state["history"], key=lambda one: one["at"], default=None)
+    return str(newest["reason"]) if newest and "not to be trusted" in newest["reason"] else ""

@@ -96,9 +96,9 @@ class World:
         """The device's program, newly started."""
 
         def probe(installed: Installed, floor: HealthFloor) -> Verdict:
-            if installed.release.version in self.bad:
-                return Verdict(ok=False, reason="it says nothing but nonsense")
-            return Verdict(ok=True)
+            assert floor == installed.release.health
+            is_good = installed.release.version not in self.bad
+            return Verdict(ok=is_good, reason="" if is_good else "it says nothing but nonsense")
 
         store = Store(home)
         stage = Stage(store)

@@ -73,7 +73,9 @@ class Works:
             health=HealthFloor(soak_s=0.0),
             bases=tuple(self.releases[base].id for base in since),
         )
-        outcome = pipeline.publish(job, self.publisher.repository, self.publisher.keyring, SILENT, now=self.publisher.now)
+        outcome = pipeline.publish(
+            job, self.publisher.repository, self.publisher.keyring, SILENT, now=self.publisher.now
+        )
         self.releases[version] = outcome.release
         return outcome.release
 
