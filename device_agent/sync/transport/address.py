@@ -1,0 +1,75 @@
+"""Addresses of repositories on the web: what is asked for, and what people may see of it."""
+
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, urljoin
+
+from urllib3.exceptions import LocationParseError
+from urllib3.util import make_headers, parse_url
+
+from edgekit.errors import UsageError
+
+PORTS = {"http": 80, "https": 443}
+
+Origin = tuple[str, str, int]
+"""Scheme, host and port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A base URL, taken apart. `secret` is the value of an Authorization header, from its user name and password."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    secret: str | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """To whom the secret may be said."""
+        return (self.scheme, self.host, self.port)
+
+    @property
+    def name(self) -> str:
+        """The URL without user name and password: for people and logs."""
+        port = "" if PORTS[self.scheme] == self.port else f":{self.port}"
+        return f"{self.scheme}://{self.host}{port}{self.path}"
+
+    def file(self, path: str) -> str:
+        """URL of a file below."""
+        return f"{self.name}/{quote(path)}"
+
+
+def parse(text: str) -> Address:
+    """An http or https URL. Raises UsageError, without repeating a password."""
+    try:
+        url = parse_url(text)
+    except LocationParseError as error:
+        raise UsageError("the address of a repository is not a URL that can be read.") from error
+    if url.scheme not in PORTS or not url.host:
+        raise UsageError("the address of a repository must be like https://host/path.")
+    if url.query is not None or url.fragment is not None:
+        raise UsageError(f"the address of a repository on {url.host} has a ? or # in it, and files are below a path.")
+    secret = None
+    if url.auth is not None:
+        secret = make_headers(basic_auth=unquote(url.auth))["authorization"]
+    return Address(url.scheme, url.host, url.port or PORTS[url.scheme], (url.path or "").rstrip("/"), secret)
+
+
+def origin_of(url: str) -> Origin | None:
+    """Who would be asked; None for what is no web address."""
+    try:
+        found = parse_url(url)
+    except LocationParseError:
+        return None
+    if found.scheme not in PORTS or not found.host:
+        return None
+    return (found.scheme, found.host, found.port or PORTS[found.scheme])
+
+
+def redirected(url: str, location: str) -> str:
+    """Where a `Location` of an answer to `url` leads; "" if that cannot be read."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return ""
