@@ -129,10 +129,14 @@ class Repository:
 
     def delegate(self, name: str, paths: Sequence[str]) -> None:
         """Let a role sign targets of such paths."""
-        assert self.targets.delegations is not None
-        assert self.targets.delegations.roles is not None
-        role = DelegatedRole(name, [], 1, terminating=True, paths=list(paths))
-        self.targets.delegations.roles[name] = role
+        self.delegate_from(self.targets, name, paths)
+
+    def delegate_from(self, delegator: Targets, name: str, paths: Sequence[str], *, terminating: bool = True) -> None:
+        """The same by any role of targets."""
+        delegations = delegator.delegations
+        assert delegations is not None
+        assert delegations.roles is not None
+        delegations.roles[name] = DelegatedRole(name, [], 1, terminating=terminating, paths=list(paths))
 
     def _delegator(self, role: str) -> Any:
         return self.root if role in TOP else self.targets
@@ -207,7 +211,7 @@ class Repository:
         if custom is not None:
             target.unrecognized_fields["custom"] = dict(custom)
         self.role(role).targets[path] = target
-        self.files[names.target_path(path, target.hashes["sha256"])] = data
+        self.files[names.target_path(path, target.hashes["sha256"]).replace("//", "/")] = data
 
     def set_channel(
         self,

@@ -61,16 +61,27 @@ class _Updater(Updater):
 
 
 class TrustedMetadata:
-    """Metadata of one repository, kept in `folder`. `delegated` are roles of which `targets` must say something."""
+    """Metadata of one repository, kept in `folder`. `delegated` are roles of which `targets` must say something.
+
+    `anchor` is the root that was provisioned. Of so many mirrors as `attempts` the last may be the first that is right.
+    """
 
     def __init__(
-        self, folder: Path, anchor: bytes, *, clock: Clock, built: float, delegated: Sequence[str] = ()
+        self,
+        folder: Path,
+        anchor: bytes,
+        *,
+        clock: Clock,
+        built: float,
+        delegated: Sequence[str] = (),
+        attempts: int = ATTEMPTS,
     ) -> None:
         self._folder = folder
         self._anchor = anchor
         self._clock = clock
         self._built = built
         self._delegated = tuple(delegated)
+        self._attempts = attempts
         self._slots = Slots(folder, "record")
         self._notes: list[str] = []
         self._loaded: Trusted | None = None
@@ -116,6 +127,12 @@ class TrustedMetadata:
         record = self.record()
         return None if record is None else self._newest_whole(record)
 
+    def verified(self) -> Path | None:
+        """The folder with all that was verified so far, be it whole or not; None if nothing was. Raises TrustLost."""
+        record = self.record()
+        newest = None if record is None else self._newest(record)
+        return None if newest is None else generations.folder_of(self._folder, newest.number)
+
     # -- refreshing
 
     def refresh(
@@ -132,12 +149,12 @@ class TrustedMetadata:
             if record is None:
                 record = self._empty()
                 self._write(record)
-            for attempt in range(ATTEMPTS):
+            for attempt in range(self._attempts):
                 try:
                     return self._refresh_once(record, source, wanted, stale=stale)
                 except Untrusted:
                     source.blame()
-                    if attempt == ATTEMPTS - 1:
+                    if attempt == self._attempts - 1:
                         raise
                     record = self.record() or record
         except OSError as error:
