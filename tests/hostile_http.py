@@ -181,7 +181,7 @@ def honest(asked: Asked, file: bytes | None) -> Reply:
 
 @dataclass
 class Hostile:
-    """Serves a folder or a table of files. `asked` has all requests, `connections` counts; `port` 0 is any free one."""
+    """Serves a folder or a table of files. `asked` has all requests, `connections` counts; a `port` of 0 is any."""
 
     files: Path | Mapping[str, bytes]
     tls: ssl.SSLContext | None = None

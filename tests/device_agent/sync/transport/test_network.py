@@ -1,19 +1,25 @@
-"""Bad networks, C1 to C15 of the study: each from the beginning of a file, and resumed in its middle."""
+"""Bad networks, C1 to C8 of the study: each from the beginning of a file, and resumed in its middle."""
 
 import contextlib
 import random
-from collections.abc import Iterator
 from email.utils import formatdate
-from pathlib import Path
 
 import pytest
 
-from device_agent.sync.records import LinkSettings, Source, Window
 from device_agent.sync.transport.mirrors import ROUNDS
 from device_agent.sync.transport.web import MOST_REDIRECTS, MOST_REST_S, USER_AGENT
 from edgekit.errors import CorruptRelease, NotInRepository, SyncError, Unreachable
-from edgekit.release.names import pack_path
-from tests.device_agent.sync.transport.opening import fetched, opened
+from tests.device_agent.sync.transport.opening import (
+    DATA,
+    FILES,
+    PACK,
+    TIMESTAMP,
+    begin_of,
+    bodies,
+    fetched,
+    fresh_and_resumed,
+    opened,
+)
 from tests.hostile_http import (
     Asked,
     Fault,
@@ -23,9 +29,7 @@ from tests.hostile_http import (
     content_range,
     cut,
     endless,
-    flipped,
     gzipped,
-    instead,
     no_ranges,
     over_long,
     portal,
@@ -34,40 +38,6 @@ from tests.hostile_http import (
     says,
 )
 from tests.worlds import World
-
-DATA = random.Random(7).randbytes(300_000)
-PACK = pack_path("ab" * 32)
-TIMESTAMP = "metadata/timestamp.json"
-FILES = {PACK: DATA, TIMESTAMP: b'{"version": 2}'}
-
-fresh_and_resumed = pytest.mark.parametrize("start", [0, 123_457], ids=["fresh", "resumed"])
-
-
-@pytest.fixture
-def server() -> Iterator[Hostile]:
-    with Hostile(FILES) as hostile:
-        yield hostile
-
-
-@pytest.fixture
-def second() -> Iterator[Hostile]:
-    with Hostile(FILES) as hostile:
-        yield hostile
-
-
-@pytest.fixture
-def dead() -> str:
-    """The address of a server that is not there any more."""
-    with Hostile({}) as hostile:
-        return hostile.url
-
-
-def bodies(server: Hostile) -> list[str | None]:
-    return [asked.range for asked in server.asked]
-
-
-def begin_of(asked: Asked) -> int:
-    return int((asked.range or "bytes=0-").removeprefix("bytes=").partition("-")[0])
 
 
 def test_an_honest_server_is_asked_politely(server: Hostile) -> None:
@@ -396,180 +366,3 @@ def test_who_wants_a_password_is_not_taken_for_a_repository_without_the_file(ser
     with pytest.raises(Unreachable, match="who asks") as caught:
         opened(server.url).read(TIMESTAMP, limit=100)
     assert not isinstance(caught.value, NotInRepository)
-
-
-# --- C10, C11: mirrors ------------------------------------------------------------------------
-
-
-def test_c10_after_blame_the_next_mirror_is_asked_and_the_stale_one_last(server: Hostile, second: Hostile) -> None:
-    server.always(instead(b'{"version": 1}'))
-    source = opened(server.url, second.url)
-    assert source.read(TIMESTAMP, limit=100) == b'{"version": 1}'
-    source.blame()
-    assert source.read(TIMESTAMP, limit=100) == FILES[TIMESTAMP]
-    source.blame()
-    assert source.read(TIMESTAMP, limit=100) == b'{"version": 1}', "both are blamed once: the first one counts again"
-
-
-def test_c10_a_file_that_a_mirror_does_not_have_yet_is_found_at_the_next(server: Hostile, second: Hostile) -> None:
-    server.always(says(404))
-    source = opened(server.url, second.url)
-    assert source.read(TIMESTAMP, limit=100) == FILES[TIMESTAMP]
-    server.mend()
-    source.read(TIMESTAMP, limit=100)
-    assert len(server.asked) == 2, "it is not punished for that"
-
-
-@fresh_and_resumed
-@pytest.mark.parametrize(
-    "lie",
-    [
-        gzipped(),
-        content_range("bytes 1-2/3"),
-        says(416),
-        says(404),
-        portal(),
-        raw(b"?"),
-        redirected("http://x.invalid/"),
-    ],
-    ids=["gzip", "range", "416", "404", "portal", "garbage", "elsewhere"],
-)
-def test_c11_first_dead_second_lying_third_good(
-    dead: str, server: Hostile, second: Hostile, lie: Fault, start: int
-) -> None:
-    server.always(lie)
-    world = World()
-    source = opened(dead, server.url, second.url, world=world)
-    part = DATA[start : start + 100_000]
-    assert fetched(source, PACK, DATA, start=start, length=100_000) == part
-    assert world.waited == []
-    asked = len(server.asked)
-    assert source.name == second.url or lie is not None
-    assert fetched(source, PACK, DATA, start=start, length=100_000) == part
-    assert len(server.asked) - asked <= 1
-
-
-@fresh_and_resumed
-def test_c11_a_stream_goes_on_at_the_next_mirror_where_it_was(server: Hostile, second: Hostile, start: int) -> None:
-    server.always(cut(77_000, reset=False))
-    assert fetched(opened(server.url, second.url), PACK, DATA, start=start) == DATA[start:]
-    assert bodies(second) == [f"bytes={start + 77_000}-{len(DATA) - 1}"]
-
-
-def test_c11_wrong_bytes_of_one_mirror_are_right_at_another_once_it_is_blamed(server: Hostile, second: Hostile) -> None:
-    server.always(flipped(4_000))
-    source = opened(server.url, second.url)
-    assert fetched(source, PACK, DATA) != DATA
-    source.blame()
-    assert fetched(source, PACK, DATA) == DATA
-    assert source.name == second.url
-
-
-def test_c11_a_folder_can_stand_in_for_a_server(dead: str, tmp_path: Path) -> None:
-    path = tmp_path / PACK
-    path.parent.mkdir(parents=True)
-    path.write_bytes(DATA)
-    assert fetched(opened(dead, str(tmp_path)), PACK, DATA) == DATA
-
-
-def test_a_dead_mirror_does_not_keep_the_end_of_a_search_waiting(dead: str, server: Hostile) -> None:
-    world = World()
-    source = opened(dead, server.url, world=world)
-    for _ in range(3):
-        with pytest.raises(NotInRepository):
-            source.read("metadata/9.root.json", limit=100)
-    assert world.waited == []
-
-
-def test_a_mirror_that_was_dead_is_asked_again_later(server: Hostile, second: Hostile) -> None:
-    server.then(says(503))
-    world = World()
-    source = opened(server.url, second.url, world=world)
-    source.read(TIMESTAMP, limit=100)
-    source.read(TIMESTAMP, limit=100)
-    assert len(server.asked) == 1
-    world.now += 20
-    source.read(TIMESTAMP, limit=100)
-    assert (len(server.asked), len(second.asked)) == (2, 2)
-
-
-# --- C13 to C15: how fast, when, and whether at all --------------------------------------------
-
-
-@pytest.mark.parametrize("cap", [200_000, 20_000, 1_000_000])
-def test_c13_a_cap_is_held_within_a_tenth_over_ten_seconds(server: Hostile, cap: int) -> None:
-    world = World()
-    source = opened(server.url, world=world, most_bytes_per_s=cap)
-    begun, came = world.now, 0
-    while world.now - begun < 10.0:
-        for piece in source.stream(PACK, start=0, length=len(DATA), size=len(DATA)):
-            came += len(piece)
-            if world.now - begun >= 10.0:
-                break
-    assert came / (world.now - begun) == pytest.approx(cap, rel=0.1)
-
-
-def test_c13_a_pause_is_not_made_up_for_by_a_burst(server: Hostile) -> None:
-    world = World()
-    source = opened(server.url, world=world, most_bytes_per_s=100_000)
-    fetched(source, PACK, DATA)
-    world.now += 3600
-    begun = world.now
-    fetched(source, PACK, DATA)
-    assert world.now - begun == pytest.approx(len(DATA) / 100_000, rel=0.1)
-
-
-def test_c13_a_folder_is_as_fast_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / PACK
-    path.parent.mkdir(parents=True)
-    path.write_bytes(DATA)
-    world = World()
-    night = LinkSettings(windows=(Window(begin_minute=0, end_minute=0),), most_bytes_per_s=1)
-    assert fetched(opened(str(tmp_path), world=world, settings=night), PACK, DATA) == DATA
-    assert world.waited == []
-
-
-def test_c14_a_window_that_closes_in_the_middle_ends_the_stream_and_the_next_one_goes_on(server: Hostile) -> None:
-    world = World(now=86_400.0 * 9 + 60 * 59)  # one minute to one o'clock
-    night = LinkSettings(windows=(Window(begin_minute=23 * 60, end_minute=60),), most_bytes_per_s=2_000)
-    source, got = opened(server.url, world=world, settings=night), bytearray()
-    with pytest.raises(Unreachable, match="outside of the hours"):
-        for piece in source.stream(PACK, start=0, length=len(DATA), size=len(DATA)):
-            got += piece
-    assert len(got) == pytest.approx(2_000 * 60, rel=0.1)
-    assert len(server.asked) == 1, "no mirror is at fault"
-    with pytest.raises(Unreachable, match="outside of the hours"):
-        fetched(source, PACK, DATA, start=len(got))
-    assert len(server.asked) == 1
-    assert source.read(TIMESTAMP, limit=100) == FILES[TIMESTAMP], "what is offered may be looked at at any hour"
-    world.now += 22 * 3600
-    assert bytes(got) + fetched(source, PACK, DATA, start=len(got)) == DATA
-
-
-@fresh_and_resumed
-def test_c15_two_hours_without_a_network_cost_no_byte_that_came(start: int) -> None:
-    with Hostile(FILES) as server:
-        world, got, port = World(), bytearray(), server.port
-        source = opened(server.url, world=world)
-        server.always(cut(60_000))
-        stream = source.stream(PACK, start=start, length=len(DATA) - start, size=len(DATA))
-        while len(got) < 60_000:
-            got += next(stream)
-    with pytest.raises(Unreachable, match="is there a network"):
-        next(stream)
-    world.now += 7200
-    with Hostile(FILES, port=port) as server:
-        assert bytes(got) + fetched(source, PACK, DATA, start=start + len(got)) == DATA[start:]
-        assert bodies(server) == [f"bytes={start + len(got)}-{len(DATA) - 1}"]
-
-
-def test_it_stops_when_it_is_told_to(server: Hostile) -> None:
-    world = World()
-    source: Source = opened(server.url, world=world, most_bytes_per_s=10_000)
-    world.stops_at = world.now + 2
-    got = 0
-    with pytest.raises(Unreachable, match="was stopped"):
-        for piece in source.stream(PACK, start=0, length=len(DATA), size=len(DATA)):
-            got += len(piece)
-    assert 10_000 < got < 30_000
-    assert world.now == world.stops_at

@@ -56,10 +56,8 @@ def below_a_path(folder: Path, work: Path) -> Iterator[str]:
 def object_store(folder: Path, _work: Path) -> Iterator[str]:
     """As S3 answers who may read objects and not list them: 403 for what is not there."""
     with Hostile(folder) as server:
-        server.always(
-            says(403, {"Content-Type": "application/xml"}, b"<Error><Code>AccessDenied</Code></Error>"), ".*9.*"
-        )
-        yield f"{server.url}"
+        server.always(says(403, {"Content-Type": "application/xml"}, b"<Error>AccessDenied</Error>"), paths=".*9.*")
+        yield server.url
 
 
 @contextlib.contextmanager
@@ -87,7 +85,7 @@ SERVERS: dict[str, Serve] = {
 }
 
 
-@pytest.fixture(params=list(SERVERS.values()), ids=list(SERVERS))
+@pytest.fixture(params=SERVERS.values(), ids=list(SERVERS))
 def repository(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> Iterator[str]:
     with request.param(folder, tmp_path / "server") as address:
         yield address
