@@ -59,7 +59,7 @@ class Activation:
         if line.trial is not None and not line.soaking:
             tell(Progress(phase="trial", channel=channel, release=ref.id))
             self._health_check(channel, ref)
-            self._store.change(lambda before: rules.passed(before, channel, ref))
+            self._store.change(lambda before: rules.passed(before, channel, ref, serving=self._switch.serving))
             log.info("%s has passed its trial on %s", ref.id, channel)
         self._serve_or_fail(channel, ref)
         if self._store.state().line(channel).trial == ref:

@@ -49,12 +49,15 @@ def postponed(state: State, channel: str, ref: Ref) -> State:
     return state.with_line(msgspec.structs.replace(line, tries_left=min(TRIES, line.tries_left + 1)))
 
 
-def passed(state: State, channel: str, ref: Ref) -> State:
-    """It has shown what it had to, and serves from now on; that is a start too. Raises Refused if it is off trial."""
+def passed(state: State, channel: str, ref: Ref, *, serving: bool) -> State:
+    """It has shown what it had to, and is to serve. Where it does so at once (`serving`), that is a start too.
+
+    Raises Refused if it is off trial.
+    """
     line = state.line(channel)
     if line.trial != ref:
         raise Refused(f"{ref.id} is not on trial any more")
-    return state.with_line(msgspec.structs.replace(line, soaking=True, tries_left=TRIES - 1))
+    return state.with_line(msgspec.structs.replace(line, soaking=True, tries_left=TRIES - serving))
 
 
 def rested(state: State) -> State:

@@ -25,12 +25,16 @@ EVENTS: dict[str, Event] = {
     **{f"begun {ref.id}": functools.partial(lambda ref, s: rules.begun(s, CHANNEL, ref), ref) for ref in REFS},
     **{f"started {ref.id}": functools.partial(lambda ref, s: rules.started(s, CHANNEL, ref), ref) for ref in REFS},
     **{f"postponed {ref.id}": functools.partial(lambda ref, s: rules.postponed(s, CHANNEL, ref), ref) for ref in REFS},
-    **{f"passed {ref.id}": functools.partial(lambda ref, s: rules.passed(s, CHANNEL, ref), ref) for ref in REFS},
+    **{
+        f"passed {ref.id}": functools.partial(lambda ref, s: rules.passed(s, CHANNEL, ref, serving=True), ref)
+        for ref in REFS
+    },
     **{f"failed {ref.id}": functools.partial(lambda ref, s: failed(s, CHANNEL, ref), ref) for ref in REFS},
     **{f"soaked {ref.id}": functools.partial(lambda ref, s: rules.soaked(s, CHANNEL, ref), ref) for ref in REFS},
     **{f"pinned {ref.id}": functools.partial(lambda ref, s: rules.pinned(s, CHANNEL, ref), ref) for ref in REFS},
     **{f"lost {ref.id}": functools.partial(lambda ref, s: rules.lost(s, ref, gone=False), ref) for ref in REFS},
     **{f"gone {ref.id}": functools.partial(lambda ref, s: rules.lost(s, ref, gone=True), ref) for ref in REFS},
+    "passed tiny-1 beside": lambda state: rules.passed(state, CHANNEL, A, serving=False),
     "gone back": lambda state: rules.gone_back(state, CHANNEL, at=6.0),
     "unpinned": lambda state: rules.unpinned(state, CHANNEL),
     "rested": rules.rested,
@@ -152,7 +156,7 @@ def active(*refs: Ref) -> State:
     state = State()
     for ref in refs:
         state = rules.begun(state, CHANNEL, ref)
-        state = rules.passed(rules.started(state, CHANNEL, ref), CHANNEL, ref)
+        state = rules.passed(rules.started(state, CHANNEL, ref), CHANNEL, ref, serving=True)
         state = rules.soaked(state, CHANNEL, ref)
     return state
 
@@ -162,19 +166,21 @@ def test_the_way_forward() -> None:
 
 
 def test_the_second_start_that_serves_is_the_last_one() -> None:
-    state = rules.passed(rules.started(rules.begun(active(A), CHANNEL, B), CHANNEL, B), CHANNEL, B)
+    state = rules.passed(rules.started(rules.begun(active(A), CHANNEL, B), CHANNEL, B), CHANNEL, B, serving=True)
     assert state.line(CHANNEL).tries_left == TRIES - 1
+    beside = rules.passed(rules.started(rules.begun(active(A), CHANNEL, B), CHANNEL, B), CHANNEL, B, serving=False)
+    assert beside.line(CHANNEL).tries_left == TRIES, "no agent has begun to serve it"
 
 
 def test_an_agent_that_ends_in_order_gives_the_try_back() -> None:
-    state = rules.passed(rules.begun(active(A), CHANNEL, B), CHANNEL, B)
+    state = rules.passed(rules.begun(active(A), CHANNEL, B), CHANNEL, B, serving=True)
     again = rules.started(state, CHANNEL, B)
     assert rules.rested(again) == state
     assert rules.rested(rules.begun(State(), CHANNEL, A)) == rules.begun(State(), CHANNEL, A)
 
 
 def test_a_channel_that_names_the_active_one_ends_the_trial_without_blame() -> None:
-    state = rules.passed(rules.begun(active(A), CHANNEL, B), CHANNEL, B)
+    state = rules.passed(rules.begun(active(A), CHANNEL, B), CHANNEL, B, serving=True)
     assert rules.begun(state, CHANNEL, A) == active(A)
 
 
@@ -189,7 +195,9 @@ def test_going_back_refuses_what_was_left_and_going_back_again_takes_that_back()
 
 
 def test_going_back_from_a_trial_leaves_the_active_one() -> None:
-    state = rules.gone_back(rules.passed(rules.begun(active(A, B), CHANNEL, C), CHANNEL, C), CHANNEL, at=1.0)
+    state = rules.gone_back(
+        rules.passed(rules.begun(active(A, B), CHANNEL, C), CHANNEL, C, serving=True), CHANNEL, at=1.0
+    )
     assert state.line(CHANNEL) == active(A, B).line(CHANNEL)
     assert state.refused(C.sha256) is not None
 
@@ -218,7 +226,7 @@ def test_a_pinned_line_takes_nothing_and_follows_again_when_it_is_let_go() -> No
 @pytest.mark.parametrize("ref", [C, B])
 def test_only_what_has_passed_here_can_be_pinned(ref: Ref) -> None:
     state = rules.begun(active(A), CHANNEL, B)
-    soaking = rules.passed(rules.started(state, CHANNEL, B), CHANNEL, B)
+    soaking = rules.passed(rules.started(state, CHANNEL, B), CHANNEL, B, serving=True)
     for each in (state, soaking):
         with pytest.raises(Refused):
             rules.pinned(each, CHANNEL, ref)
