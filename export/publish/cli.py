@@ -138,7 +138,7 @@ def publish_command(  # noqa: PLR0913, PLR0917 - click passes one argument for e
         _prepare(job, repository, unsigned, as_json=as_json)
         return
     outcome = _publish(job, repository, keyring, signed)
-    _verify(repository, verify_url)
+    _verify(outcome, repository, verify_url)
     _show(outcome, repo, as_json=as_json)
 
 
@@ -170,15 +170,16 @@ def _prepare(job: "Job", repository: "Repository", file: Path, *, as_json: bool)
     click.echo(f"    2. here, the same command again:  edgekit publish {job.folder} ... --signed {file}")
 
 
-def _verify(repository: "Repository", url: str | None) -> None:
-    from export.publish.verify import FolderPlace, place_of, verify
+def _verify(outcome: "Outcome", repository: "Repository", url: str | None) -> None:
+    """Look at it again as a device; what is new is read whole."""
+    from export.publish.verify import place_of, shows
 
-    root = repository.root(1)
-    verify(FolderPlace(repository.folder), root, now=clock(), contents=False)
-    if url is not None:
-        bar = Bar()
-        bar.stage(f"fetching it again from {url}")
-        verify(place_of(url), root, now=clock(), tell=bar.advance)
+    packs = (*outcome.release.packs, *(pack for delta in outcome.deltas for pack in delta.packs))
+    new = {pack.sha256 for pack in packs}
+    bar = Bar()
+    bar.stage(f"fetching it again from {url or repository.folder}")
+    place = place_of(url or str(repository.folder))
+    shows(place, repository.root(1), repository.folder, now=clock(), tell=bar.advance, read=new)
 
 
 def _show(outcome: "Outcome", repo: Path, *, as_json: bool) -> None:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 
 from edgekit.errors import KeyUnavailable
-from edgekit.files import create_durably
+from edgekit.files import create_durably, fsync_folder
 
 Holder = Literal["root", "releases", "rollout", "timestamp"]
 HOLDERS: tuple[Holder, ...] = get_args(Holder)
@@ -85,6 +85,7 @@ def generate(folder: Path, holder: Holder, passphrase: str | None) -> Key:
     name = f"{holder}-{shown(public.keyid)}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fsync_folder(folder.parent)
         create_durably(folder / f"{name}.pem", _locked(signer.private_bytes, passphrase), mode=0o600)
         create_durably(folder / f"{name}.json", file.to_bytes())
     except OSError as error:

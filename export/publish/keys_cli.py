@@ -101,7 +101,10 @@ def rotate_command(
     *,
     as_json: bool,
 ) -> None:
-    """Replace a key of ROLE by a new one: after a theft, or once in a while. Devices follow by themselves."""
+    """Replace a key of ROLE by a new one.
+
+    After a theft, or once in a while. Devices follow by themselves.
+    """
     from export.publish import rotation
 
     holder = cast("Holder", role)
@@ -188,9 +191,10 @@ def threshold_command(
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def sign_command(file: Path, folders: tuple[Path, ...], repo: Path | None, *, yes: bool, as_json: bool) -> None:
-    """Sign the root in FILE, and publish it once it has its signatures and --repo is given.
+    """Sign a root that goes round.
 
-    Publishing also needs the keys of `timestamp`, and of `releases` where those changed: say --keys for them too.
+    It is published once it has its signatures and --repo is given. Publishing also needs the keys of `timestamp`, and
+    of `releases` where those changed: say --keys for them too.
     """
     sign_file(file, folders, repo=repo, yes=yes, as_json=as_json)
 

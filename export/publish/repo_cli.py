@@ -65,7 +65,7 @@ def init_command(
     passphrase: bool,
     as_json: bool,
 ) -> None:
-    """Make an empty repository in REPO, and signing keys beside it.
+    """Make an empty repository, and its keys.
 
     The passphrase of the keys is read from EDGEKIT_KEY_PASSPHRASE, or asked for. Keys that are in the folder of keys
     already are taken.
@@ -117,9 +117,10 @@ def _warn_of_keys(folder: Path, root_keys: int, *, encrypted: bool) -> None:
 @keys_option
 @json_option
 def refresh_command(repo: Path, folders: tuple[Path, ...], *, as_json: bool) -> None:
-    """Say again that nothing changed, and sign anew what ends soon. For a timer: once a day.
+    """Sign anew what ends soon (from a timer).
 
-    Devices install nothing from a repository that has been silent for 30 days; what they run, they run on.
+    Once a day will do: it says that nothing has changed. Devices install nothing from a repository that has been
+    silent for 30 days; what they run, they run on.
     """
     from export.publish.repository import Change
 
@@ -147,7 +148,11 @@ def _renewed_root(repository: "Repository", keyring: "Keyring", published: "Publ
     if "root" not in published.due:
         return published
     root = proposed(state, Edit(), now=clock())
-    if sign_root(state.root.signed, root, keyring):
+    try:
+        lacking = sign_root(state.root.signed, root, keyring)
+    except KeyUnavailable:
+        return published
+    if lacking:
         return published
     after = install(repository, root, keyring, now=clock())
     return Published(signed=("root", *published.signed), due=after.due)
@@ -157,7 +162,7 @@ def _renewed_root(repository: "Repository", keyring: "Keyring", published: "Publ
 @repository_argument
 @json_option
 def status_command(repo: Path, *, as_json: bool) -> None:
-    """Show roles and when their signatures end, releases, channels and sizes."""
+    """Show roles, releases, channels and sizes."""
     from export.publish.pruning import usage
     from export.publish.repository import Repository
 
@@ -252,7 +257,7 @@ def _offer(channel: "Channel") -> str:
 @keys_option
 @json_option
 def floor_command(repo: Path, model: str, release: str, folders: tuple[Path, ...], *, as_json: bool) -> None:
-    """Let no device install anything of MODEL that is older than RELEASE, for ever.
+    """Never again install a MODEL older than RELEASE.
 
     For a release with a hole in it: whoever stole the keys of this machine could offer it again. Signed by `releases`.
     """
@@ -279,7 +284,10 @@ def floor_command(repo: Path, model: str, release: str, folders: tuple[Path, ...
 @keys_option
 @json_option
 def withdraw_command(repo: Path, release: str, folders: tuple[Path, ...], *, as_json: bool) -> None:
-    """List RELEASE no longer: no device installs it any more. Its id is never given again. Signed by `releases`."""
+    """List RELEASE no longer.
+
+    No device installs it any more, and its id is never given again. Signed by `releases`.
+    """
     from export.publish.pruning import deltas_of
     from export.publish.repository import Change
     from export.publish.retiring import forget
@@ -304,7 +312,10 @@ def withdraw_command(repo: Path, release: str, folders: tuple[Path, ...], *, as_
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 @json_option
 def prune_command(repo: Path, folders: tuple[Path, ...], *, dry_run: bool, as_json: bool) -> None:
-    """Delete packs that no listed release needs, old metadata, and deltas to what no channel offers any more."""
+    """Delete what is no longer needed.
+
+    That is packs that no listed release needs, old metadata, and deltas to what no channel offers any more.
+    """
     from export.publish import pruning
     from export.publish.repository import Change
 
@@ -334,21 +345,20 @@ def prune_command(repo: Path, folders: tuple[Path, ...], *, dry_run: bool, as_js
 @click.option("--sizes-only", is_flag=True, help="Do not read the packs.")
 @json_option
 def verify_command(repo: Path, url: str | None, *, sizes_only: bool, as_json: bool) -> None:
-    """Look at everything as a device would: signatures, dates, every target, every pack."""
+    """Look at everything as a device would.
+
+    At signatures and dates, every target, every pack; from the folder, or from where devices fetch it.
+    """
     import dataclasses
 
     from export.publish.repository import Repository
-    from export.publish.verify import place_of, verify
+    from export.publish.verify import place_of, shows
 
     bar = Bar()
     bar.stage(f"reading {url or repo}")
-    found = verify(
-        place_of(url or str(repo)),
-        Repository.open(repo).root(1),
-        now=clock(),
-        tell=bar.advance,
-        contents=not sizes_only,
-    )
+    root = Repository.open(repo).root(1)
+    read = () if sizes_only else None
+    found = shows(place_of(url or str(repo)), root, repo, now=clock(), tell=bar.advance, read=read)
     if as_json:
         print_json({"ok": True} | dataclasses.asdict(found))
         return
@@ -378,7 +388,10 @@ def provision_command(
     *,
     as_json: bool,
 ) -> None:
-    """Write what a device is told before it trusts anything: `edgekit enrol FILE` reads it there."""
+    """Write the file that enrols devices.
+
+    It is what a device is told before it trusts anything: `edgekit enrol FILE` reads it there.
+    """
     from edgekit.files import write_durably
     from edgekit.release.provisioning import FORMAT, Provisioning, parse
     from export.publish.repository import Repository
@@ -414,5 +427,8 @@ def provision_command(
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def sign_command(file: Path, folders: tuple[Path, ...], *, yes: bool, as_json: bool) -> None:
-    """Sign the request in FILE (of `edgekit publish --unsigned`), where the key is. FILE then has the signature."""
+    """Sign a request where the key is.
+
+    FILE is what `edgekit publish --unsigned` wrote; it has the signature then.
+    """
     sign_file(file, folders, repo=None, yes=yes, as_json=as_json)

@@ -226,7 +226,7 @@ class Repository:
                 new[RELEASES] = self._next_releases(state, change, now)
             if change.channels or change.deltas or change.drop:
                 new[ROLLOUT] = self._next_rollout(state, change, now)
-            self._check_channels(new.get(RELEASES, state.releases).signed, change)
+            self._check_rollout(new.get(RELEASES, state.releases).signed, change)
             self._renew(state, new, keyring, now, change.days)
             return self.finish(state, new, keyring, now=now, days=change.days)
 
@@ -287,8 +287,14 @@ class Repository:
             new.signed.targets[path] = TargetFile(len(raw), {"sha256": sha256}, path)
         return new
 
-    def _check_channels(self, releases: Targets, change: Change) -> None:
+    def _check_rollout(self, releases: Targets, change: Change) -> None:
         listed = {path: target.custom for path, target in releases.targets.items()}
+        for delta in change.deltas:
+            for release_id in (delta.base, delta.release):
+                if release_target(release_id) not in listed:
+                    raise PublishError(
+                        f"the delta from {delta.base} to {delta.release} needs {release_id} to be listed"
+                    )
         floors = releases.unrecognized_fields.get(metadata.FLOORS, {})
         now = self.channels()
         for channel in change.channels:

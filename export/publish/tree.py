@@ -34,11 +34,10 @@ class Tree:
         self.folder = folder
 
     def make_folders(self) -> None:
-        """In an empty folder, durably."""
+        """In an empty folder. Whoever gives the folder its name makes what is in it durable, but not what is below."""
         for name in FOLDERS:
             (self.folder / name).mkdir()
-        for name in (".", "targets"):
-            fsync_folder(self.folder / name)
+        fsync_folder(self.folder / "targets")
 
     def has(self, path: str) -> bool:
         """Whether there is such a file."""

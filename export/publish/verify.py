@@ -7,7 +7,7 @@ that compresses or hides what it has not heard of, shows here and not on devices
 import datetime
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -155,6 +155,17 @@ class Verified:
     ranges: bool
 
 
+def shows(
+    place: Place, root: bytes, repository: Path, *, now: float, tell: Tell, read: Collection[str] | None
+) -> Verified:
+    """Look at a mirror of a folder. Raises as `verify`; Unreachable too if it is whole, but behind the folder."""
+    found = verify(place, root, now=now, tell=tell, read=read)
+    here = verify(FolderPlace(repository), root, now=now, read=())
+    if found.versions != here.versions:
+        raise Unreachable(f"{place.name} still shows what was published before ({repository} is newer)")
+    return found
+
+
 class _Fetcher(FetcherInterface):
     """Hands a place's files to python-tuf."""
 
@@ -175,10 +186,13 @@ class _Fetcher(FetcherInterface):
         return rest()
 
 
-def verify(place: Place, root: bytes, *, now: float, tell: Tell | None = None, contents: bool = True) -> Verified:
-    """Look at everything that is listed. `root` is where trust begins; without `contents` packs' sizes must do.
+def verify(
+    place: Place, root: bytes, *, now: float, tell: Tell | None = None, read: Collection[str] | None = None
+) -> Verified:
+    """Look at everything that is listed. `root` is where trust begins.
 
-    Raises Untrusted, CorruptRelease, NotInRepository or Unreachable for the first thing that is wrong.
+    Every pack is read, or only those whose SHA-256 is in `read`: of the others the size must do. Raises Untrusted,
+    CorruptRelease, NotInRepository or Unreachable for the first thing that is wrong.
     """
     targets, versions = _trusted(place, root, at(now))
     packs: dict[str, Pack] = {}
@@ -187,7 +201,7 @@ def verify(place: Place, root: bytes, *, now: float, tell: Tell | None = None, c
         kind = path.partition("/")[0]
         counts[kind] += 1
         packs.update({pack.sha256: pack for pack in _packs(kind, _target(place, path, target))})
-    _check_packs(place, packs, tell or (lambda _done, _total: None), contents=contents)
+    _check_packs(place, packs, packs if read is None else read, tell or (lambda _done, _total: None))
     return Verified(
         place=place.name,
         versions=versions,
@@ -245,21 +259,19 @@ def _packs(kind: str, raw: bytes) -> tuple[Pack, ...]:
     return manifest.parse(raw).packs if kind == "releases" else delta.parse(raw).packs
 
 
-def _check_packs(place: Place, packs: Mapping[str, Pack], tell: Tell, *, contents: bool) -> None:
+def _check_packs(place: Place, packs: Mapping[str, Pack], read: Collection[str], tell: Tell) -> None:
     done, total = 0, sum(pack.size for pack in packs.values())
     for sha256, pack in packs.items():
         path = pack_path(sha256)
-        if not contents:
+        if sha256 not in read:
             if (size := place.size(path)) != pack.size:
                 raise CorruptRelease(f"{path} at {place.name} has {size:,} bytes, not {pack.size:,}")
             done += pack.size
-            tell(done, total)
             continue
-        digest, read = hashlib.sha256(), 0
+        digest, before = hashlib.sha256(), done
         for piece in place.stream(path):
             digest.update(piece)
-            read += len(piece)
-            tell(done + read, total)
-        if read != pack.size or digest.hexdigest() != sha256:
+            done += len(piece)
+            tell(min(done, total), total)
+        if done - before != pack.size or digest.hexdigest() != sha256:
             raise CorruptRelease(f"{path} at {place.name} is not what was published")
-        done += read

@@ -75,15 +75,17 @@ class _Base:
         return QuantisedMatrix(spec, columns, packed, scales, zeros)
 
     def _read(self, name: str, kind: type[Scalar], shape: tuple[int, ...], first: int) -> npt.NDArray[Scalar]:
+        """Rows from `first` of a tensor, as many as `shape` says. Raises CorruptBundle."""
         tensor = self._tensors.get(name)
-        items = math.prod(shape[1:])
-        values = None
-        if tensor is not None:
-            at = tensor.offset + first * items * np.dtype(kind).itemsize
-            values = np.fromfile(self._data, kind, shape[0] * items, offset=at)
-        if values is None or values.size != math.prod(shape):
+        row_bytes = math.prod(shape[1:]) * np.dtype(kind).itemsize
+        if tensor is None or tensor.length != self._rows_of(name) * row_bytes:
             raise CorruptBundle(self.name, f"{name} is not the matrix that its manifest says")
+        values = np.fromfile(self._data, kind, math.prod(shape), offset=tensor.offset + first * row_bytes)
         return values.reshape(shape)
+
+    def _rows_of(self, name: str) -> int:
+        """What the matrix's scales say, whichever of its tensors is named."""
+        return self._tensors[f"{name.rpartition('.')[0]}.scales"].shape[0]
 
 
 class FrozenScales:

@@ -5,6 +5,8 @@ it costs more, a block of a twin gets another multiple of its row's scale, and w
 begins anew: what was a twin remains one.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from edgekit.quant import QuantSpec
@@ -12,8 +14,14 @@ from edgekit.twin.codes import row_steps, unpack
 from export.quantize import codec, rtn
 from export.quantize.codec import Floats, Packed, QuantisedMatrix
 
-PATIENCE = np.float32(1.05)
-"""How much more squared error than a scale of its own a frozen one may cost a block, and all blocks a row."""
+PATIENCE: Mapping[int, float] = {4: 1.05, 8: 2.0}
+"""By bits, how much more squared error than a scale of its own a frozen one may cost a block, and all blocks a row.
+
+Twice the error of INT8 is still nothing beside that of the INT4 matrices around it.
+"""
+
+_NOISE = 0.01
+"""Share of a block's usual rounding error below which no difference counts: values may lie on the grid already."""
 
 
 def refitted(values: Floats, base: QuantisedMatrix) -> QuantisedMatrix:
@@ -28,13 +36,20 @@ def _symmetric(values: Floats, base: QuantisedMatrix) -> QuantisedMatrix:
     found = row_steps(base.scales) if spec.twin else None
     steps = None if found is None else found[0]
     own = rtn.quantise(values, spec.bits, spec.block_size, twin=spec.twin, steps=steps)[1]
-    fits = _errors(blocks, base.scales, spec) <= _errors(blocks, own, spec) * PATIENCE
+    fits = _errors(blocks, base.scales, spec) <= _allowed(_errors(blocks, own, spec), base.scales, spec)
     scales = np.where(fits, base.scales, own)
     if spec.twin:
         anew = rtn.quantise(values, spec.bits, spec.block_size, twin=True)[1]
-        kept, best = (_errors(blocks, each, spec).sum(1, keepdims=True) for each in (scales, anew))
-        scales = np.where((kept <= best * PATIENCE) & (steps is not None), scales, anew)
+        most = _allowed(_errors(blocks, anew, spec), base.scales, spec).sum(1, keepdims=True)
+        fits = _errors(blocks, scales, spec).sum(1, keepdims=True) <= most
+        scales = np.where(fits & (steps is not None), scales, anew)
     return codec.store_symmetric(codec.encode(blocks, scales, spec.bits)[:, : values.shape[1]], scales, spec)
+
+
+def _allowed(errors: Floats, scales: Floats, spec: QuantSpec) -> Floats:
+    """What frozen scales may cost where their own cost `errors`."""
+    usual = np.square(scales) * np.float32(spec.block_size / 12)
+    return errors * np.float32(PATIENCE[spec.bits]) + usual * np.float32(_NOISE)
 
 
 def _errors(blocks: Floats, scales: Floats, spec: QuantSpec) -> Floats:
@@ -54,7 +69,8 @@ def _with_zero_points(values: Floats, base: QuantisedMatrix, stored: Packed) -> 
     zeros = unpack(stored, spec.bits, base.scales.shape[1])
     frozen = base.scales[:, :count], zeros[:, :count].astype(np.float32)
     own = _between(blocks, spec.bits)
-    fits = _affine_errors(blocks, *frozen, spec.bits) <= _affine_errors(blocks, *own, spec.bits) * PATIENCE
+    most = _allowed(_affine_errors(blocks, *own, spec.bits), frozen[0], spec)
+    fits = _affine_errors(blocks, *frozen, spec.bits) <= most
     scales, middles = (np.where(fits, old, new) for old, new in zip(frozen, own, strict=True))
     codes = _affine_codes(blocks, scales, middles, spec.bits).astype(np.uint8)
     return QuantisedMatrix(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import KeyUnavailable, NotInRepository, PublishError
+from edgekit.release.delta import Delta
 from edgekit.release.names import release_target
 from export.publish.channels import Wish
 from export.publish.repository import Change, Repository
@@ -95,6 +96,13 @@ def test_a_channel_names_only_what_is_listed_and_above_the_floor(own: Publisher)
         own.publish(Change(floors={"tiny": 1}))
     assert own.repository.state().releases.signed.unrecognized_fields["x-edgekit-floors"] == {"tiny": 2}
     own.verify()
+
+
+def test_a_delta_is_between_releases_that_are_listed(own: Publisher) -> None:
+    new = own.add("tiny", "1")
+    delta = Delta(format=1, base="tiny-0", release=new.id, packs=(), differences=())
+    with pytest.raises(PublishError, match="needs tiny-0 to be listed"):
+        own.publish(Change(deltas=(delta,)))
 
 
 def test_a_channel_that_somebody_else_changed_meanwhile_is_not_overwritten(own: Publisher) -> None:

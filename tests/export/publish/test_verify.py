@@ -48,7 +48,7 @@ def url(own: Publisher) -> Iterator[str]:
 
 
 def look(own: Publisher, place: Place, *, contents: bool = True) -> None:
-    verify(place, own.repository.root(1), now=own.now, contents=contents)
+    verify(place, own.repository.root(1), now=own.now, read=None if contents else ())
 
 
 def test_a_web_server_shows_the_same_as_the_folder(own: Publisher, url: str) -> None:
