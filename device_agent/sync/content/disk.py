@@ -156,6 +156,13 @@ def open_to_sync(path: Path) -> int:
     return open_plain(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes only what may be written
 
 
+def make_writable(path: Path) -> None:
+    """Let the owner write to a file or a folder that is read only. Raises OSError."""
+    mode = stat.S_IMODE(path.lstat().st_mode)
+    if not mode & stat.S_IWUSR:
+        path.chmod(mode | stat.S_IWUSR)
+
+
 def remove(path: Path) -> None:
     """Remove a file, a link, or a folder and what is in it; nothing may be there. Raises OSError."""
     if path.is_dir() and not path.is_symlink():

@@ -16,14 +16,14 @@ _DIGITS = 64
 _MOST_BYTES = 2 * MAX_CHUNKS * (_DIGITS + 1)
 
 
-def claimed(folder: Path) -> frozenset[str]:
-    """The digests; none of a journal that is not there, or grew beyond all reason. Raises OSError."""
+def claimed(folder: Path) -> frozenset[str] | None:
+    """The digests; None if there is no journal, or one that grew beyond all reason. Raises OSError."""
     try:
         raw = read_at(folder / NAME, 0, _MOST_BYTES + 1)
     except FileNotFoundError:
-        return frozenset()
+        return None
     if len(raw) > _MOST_BYTES:
-        return frozenset()
+        return None
     return frozenset(line.decode() for line in raw.split(b"\n") if len(line) == _DIGITS and line.isalnum())
 
 

@@ -81,7 +81,11 @@ class _Staging:
             raise CorruptRelease(f"{self._folder} is a link, and no folder")
         self._folder.mkdir(parents=True, exist_ok=True)
         folders = disk.folders_of(self._files)
-        for entry in list(disk.entries(self._folder)):
+        found = list(disk.entries(self._folder))
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):  # read only once a release is to get its place
+                disk.make_writable(Path(entry.path))
+        for entry in found:
             path = disk.relative(self._folder, entry)
             if entry.is_dir(follow_symlinks=False):
                 stays = path in folders
@@ -92,7 +96,9 @@ class _Staging:
             if not stays:
                 disk.remove(Path(entry.path))
         for path in (path for path, file in self._files.items() if not file.chunks):
-            disk.write_at(disk.inside(self._folder, path), 0, b"")
+            here = disk.inside(self._folder, path)
+            if not here.exists():
+                disk.write_at(here, 0, b"")
 
     def _may_stay(self, path: str, here: Path) -> bool:
         return path in self._files and here.stat().st_size <= self._files[path].size
@@ -120,15 +126,19 @@ class _Staging:
         return False
 
     def unfinished(self, targets: Sequence[Target]) -> tuple[Target, ...]:
-        """Those that are not in all of their places: what the journal claims is read and hashed.
+        """Those that are not in all of their places: what the journal claims is read and hashed; without one, all.
 
         A file that the disk cannot read begins anew, and so does one that is to be written and is another release's.
         """
         claimed = journal.claimed(self._folder)
         lost: set[str] = set()
-        done = {target.sha256 for target in targets if target.sha256 in claimed and self._is_there(target, lost)}
+        done = {
+            target.sha256
+            for target in targets
+            if (claimed is None or target.sha256 in claimed) and self._is_there(target, lost)
+        }
         touched = {place.path for target in targets if target.sha256 not in done for place in target.places}
-        lost.update(path for path in sorted(touched) if self._is_shared(path))
+        lost.update(path for path in sorted(touched) if not self._is_own(path))
         for path in lost:
             disk.remove(self._folder / path)
         return tuple(
@@ -153,9 +163,14 @@ class _Staging:
                 return False
         return True
 
-    def _is_shared(self, path: str) -> bool:
+    def _is_own(self, path: str) -> bool:
+        """Whether a file is nobody else's; it can be written then."""
         here = self._folder / path
-        return here.exists() and (here.stat().st_nlink > 1 or not os.access(here, os.W_OK))
+        if here.exists():
+            if here.stat().st_nlink > 1:
+                return False
+            disk.make_writable(here)
+        return True
 
 
 class _Work:

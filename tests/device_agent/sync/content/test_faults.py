@@ -135,10 +135,11 @@ def test_e02_a_staged_file_that_cannot_be_read_begins_anew_at_once(tmp_path: Pat
         return real_read(handle, size)
 
     source = source_of(NEW)
-    with pytest.MonkeyPatch.context() as patch:
+    with (tmp_path / "model.onnx.data").open("rb") as before, pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "open", opened)
         patch.setattr(os, "read", read)
         update(NEW, tmp_path, source)
+        assert os.fstat(before.fileno()).st_ino != (tmp_path / "model.onnx.data").stat().st_ino
     assert contents(tmp_path) == NEW.contents
     assert source.sent_bytes > 0
 

@@ -154,12 +154,12 @@ def test_progress_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_f07_it_stops_when_told_and_keeps_what_it_has(tmp_path: Path) -> None:
     source = source_of(MADE)
-    for times in range(0, 60, 7):
+    for times in range(0, 91, 9):
         with pytest.raises(SyncError, match="told to stop"):
             update(MADE, tmp_path / str(times), source, stop=After(times))
     source.sent_bytes = 0
-    update(MADE, tmp_path / "42", source)
-    assert contents(tmp_path / "42") == MADE.contents
+    update(MADE, tmp_path / "90", source)
+    assert contents(tmp_path / "90") == MADE.contents
     assert source.sent_bytes < FULL
 
 
@@ -193,6 +193,29 @@ def test_any_journal_leads_to_the_release(tmp_path: Path, raw: bytes | None, is_
         put(tmp_path, {journal.NAME: raw})
     update(MADE, tmp_path)
     assert contents(tmp_path) == MADE.contents
+
+
+def test_without_a_journal_everything_is_looked_at(tmp_path: Path) -> None:
+    """As after a seal that was followed by a power cut: the journal is gone, and all the files are there."""
+    update(MADE, tmp_path)
+    (tmp_path / journal.NAME).unlink()
+    source = source_of(MADE)
+    assert update(MADE, tmp_path, source) == [FULL]
+    assert source.asked == []
+
+
+def test_a_folder_that_was_made_read_only_is_gone_on_with(tmp_path: Path) -> None:
+    """As a power cut leaves it just before a release gets its place. Root may write anywhere: modes are looked at."""
+    update(MADE, tmp_path)
+    (tmp_path / "sub/folder/stranger").write_bytes(b"")
+    (tmp_path / "weights.data").write_bytes(with_flips(FILES["weights.data"], 5))
+    for path in (*tmp_path.rglob("*"), tmp_path / "sub" / "folder"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    update(MADE, tmp_path)
+    assert contents(tmp_path) == MADE.contents
+    for written in ("sub", "sub/folder", "weights.data"):
+        assert (tmp_path / written).stat().st_mode & 0o200, written
+    assert not (tmp_path / "sub/same").stat().st_mode & 0o200, "nothing is written to it"
 
 
 def test_a_journal_does_not_grow_from_run_to_run(tmp_path: Path) -> None:
