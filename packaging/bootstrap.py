@@ -2,7 +2,7 @@
 """The README's two commands: `demo` and `test`, from a bare Python with nothing but pip.
 
 Reads as: check Python, prepare an environment, hand over to what runs inside it. The rooms are
-`environment` (virtual environments and pip), `chromium`, `checks` (all that CI runs) and `demo`.
+`environment` (virtual environments and pip), `programs` (what pip has not), `checks` (all that CI runs) and `demo`.
 """
 
 import sys
@@ -15,7 +15,7 @@ import os
 import subprocess
 
 import checks
-import chromium
+import programs
 from environment import ROOT, Install, SetupError, prepare, project_table
 from screen import Screen
 
@@ -74,7 +74,7 @@ def _demo(options: argparse.Namespace, screen: Screen) -> int:
 
 
 def _test(options: argparse.Namespace, screen: Screen) -> int:
-    """The environments, a browser, then every check."""
+    """The environments, a browser and servers, then every check."""
     names = tuple(options.only or checks.NAMES)
     if options.pytest:
         names = ("tests",)
@@ -82,7 +82,7 @@ def _test(options: argparse.Namespace, screen: Screen) -> int:
     device = prepare(ROOT / ".venv-device", _device_installs(), screen) if "device" in names else python
     clients = prepare(ROOT / ".venv-clients", _client_installs(), screen) if "clients" in names else python
     if "tests" in names:
-        chromium.ensure(screen)
+        programs.ensure(screen)
     pythons = checks.Pythons(python, device, clients)
     return checks.run(checks.select(names, pythons, pytest_arguments=options.pytest))
 

@@ -37,7 +37,7 @@ DEVICE_MODULES = {
     ),
     *("hypothesis", "packaging", "pytest"),  # `packaging` is a part of pytest
 }
-OTHER_MARKERS = {"browser", "demo", "encoder", "genai", "reference"}
+OTHER_MARKERS = {"browser", "demo", "encoder", "genai", "programs", "reference"}
 
 
 @pytest.fixture(scope="session", autouse=True)

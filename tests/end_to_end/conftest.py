@@ -1,12 +1,12 @@
 """The demo model and bundles of it, each exported once per session when it is first asked for; and a browser."""
 
 import importlib.util
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import programs
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, sync_playwright
 
@@ -96,7 +96,7 @@ class Watch:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     # Module scope: Playwright keeps an event loop running, which other modules' tests must not meet.
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    found = programs.find(programs.CHROMIUM)
     assert found, "these tests need Chromium: apt-get install chromium"
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])

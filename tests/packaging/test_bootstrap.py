@@ -8,7 +8,7 @@ from pathlib import Path
 
 import bootstrap
 import checks
-import chromium
+import programs
 import pytest
 from environment import ROOT, Install, SetupError
 from screen import Screen
@@ -26,7 +26,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Install]]:
         return folder / "python"
 
     monkeypatch.setattr(bootstrap, "prepare", prepare)
-    monkeypatch.setattr(chromium, "ensure", lambda _screen: None)
+    monkeypatch.setattr(programs, "ensure", lambda _screen: None)
     return prepared
 
 
@@ -159,23 +159,3 @@ def test_help_works_from_any_folder(arguments: list[str], tmp_path: Path) -> Non
     command = [sys.executable, str(ROOT / "packaging" / "bootstrap.py"), *arguments, "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "usage: bootstrap.py" in done.stdout
-
-
-def test_a_missing_chromium_is_installed_only_by_root_with_apt(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[list[str]] = []
-    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else None)
-    monkeypatch.setattr(chromium, "_apt", ran.append)
-    monkeypatch.setattr("os.geteuid", lambda: 0, raising=False)
-    chromium.ensure(Screen(sys.stderr))
-    assert [command[2] for command in ran] == ["update", "install"]
-    monkeypatch.setattr("os.geteuid", lambda: 1000, raising=False)
-    with pytest.raises(SetupError, match="apt-get install chromium"):
-        chromium.ensure(Screen(sys.stderr))
-    assert len(ran) == 2
-
-
-def test_a_chromium_that_is_there_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: "/bin/chrome" if name == "google-chrome" else None)
-    monkeypatch.setattr(chromium, "_apt", lambda _command: pytest.fail("nothing to install"))
-    chromium.ensure(Screen(sys.stderr))
-    assert chromium.find() == "/bin/chrome"

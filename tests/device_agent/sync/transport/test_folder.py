@@ -54,7 +54,9 @@ def test_limits_and_sizes_are_checked_before_anything_is_read(folder: Path) -> N
         list(source.stream(PACK, start=0, length=9, size=9))
 
 
-@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "packs/../../secret", "packs//x", "C:/x", "packs\\ab", ""])
+@pytest.mark.parametrize(
+    "path", ["../secret", "/etc/passwd", "packs/../../secret", "packs//x", "C:/x", "packs\\ab", ""]
+)
 def test_no_path_leads_out(folder: Path, path: str) -> None:
     with pytest.raises(CorruptRelease):
         FolderSource(folder).read(path, limit=1 << 20)

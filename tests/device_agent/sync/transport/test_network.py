@@ -254,7 +254,7 @@ def test_what_comes_after_the_end_of_a_file_is_never_read(server: Hostile, fault
 @pytest.mark.parametrize("fault", [endless(), over_long(90), chunked(1)], ids=["endless", "long", "chunked"])
 def test_a_small_file_stays_small(server: Hostile, fault: Fault) -> None:
     server.always(fault)
-    with pytest.raises(CorruptRelease, match="13 bytes|may have 13|longer than 13"):
+    with pytest.raises(CorruptRelease, match=r"13 bytes|may have 13|longer than 13"):
         opened(server.url).read(TIMESTAMP, limit=13)
 
 
@@ -423,7 +423,15 @@ def test_c10_a_file_that_a_mirror_does_not_have_yet_is_found_at_the_next(server:
 @fresh_and_resumed
 @pytest.mark.parametrize(
     "lie",
-    [gzipped(), content_range("bytes 1-2/3"), says(416), says(404), portal(), raw(b"?"), redirected("http://x.invalid/")],
+    [
+        gzipped(),
+        content_range("bytes 1-2/3"),
+        says(416),
+        says(404),
+        portal(),
+        raw(b"?"),
+        redirected("http://x.invalid/"),
+    ],
     ids=["gzip", "range", "416", "404", "portal", "garbage", "elsewhere"],
 )
 def test_c11_first_dead_second_lying_third_good(
