@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from device_agent.access.gate import Gate
 from device_agent.access.settings import check_exposure
@@ -35,10 +36,12 @@ from device_agent.shelf.scan import scan
 from device_agent.shelf.synced import Leasing, ShelfSwitch, bases, with_releases
 from device_agent.sync.identity import read_identity
 from device_agent.sync.records import LinkSettings
-from device_agent.sync.rooms import Rooms
 from device_agent.sync.upkeep import Upkeep
 from edgekit.errors import EdgekitError, NotEnrolled, ShuttingDown
 from edgekit.settings import Settings
+
+if TYPE_CHECKING:
+    from device_agent.sync.rooms import Rooms
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +218,7 @@ class Agent:
         if not self._settings.models.lazy:
             self.shelf.wake()
 
-    def _linked(self, settings: LinkSettings) -> Rooms:
+    def _linked(self, settings: LinkSettings) -> "Rooms":
         """The sync link of a device that is enrolled; others need not even load it. Raises as `compose` does."""
         if read_identity(self._home) is None:
             raise NotEnrolled("it was never told whom to trust")

@@ -1,6 +1,7 @@
 """`edgekit doctor`."""
 
 import json
+import os
 import sys
 import time
 import urllib.error
@@ -38,13 +39,18 @@ def doctor_command(folder: Path | None, url: str | None, key: str | None, *, as_
 
     Each check is ok, could be better (!!), or bad, with what to do about it. Exit code 1 if any is bad.
     """
+    from device_agent.doctor import updates
     from device_agent.doctor.agent import examine
     from device_agent.doctor.machine import bundles_in, findings, probe
     from edgekit.home import home
+    from edgekit.settings import CONFIG_FILE, read_settings
 
     store = home() / "models"
     folders = bundles_in(folder or store) if folder or store.is_dir() else []
-    found = findings(probe(home(), folders, now=time.time()))
+    now = time.time()
+    named = len(read_settings(home() / CONFIG_FILE, os.environ).sync.repositories)
+    found = findings(probe(home(), folders, now=now))
+    found += updates.findings(updates.probe(home(), repositories=named, now=now))
     if not as_json:
         _print(found)
     if url is not None:

@@ -1,6 +1,7 @@
 """What the sync link brought, on the shelf beside what lies in the store's folder.
 
-A release is called by its bundle's name, whatever else has that name: one in the folder is then called `name-version`.
+A release is called by its bundle's name, whatever else has that name: one in the folder is then called `name-version`,
+and is hidden if the release has that version too.
 An adapter stands beside every bundle of the name that it was made for, and goes before another one of its own name.
 """
 
@@ -27,7 +28,8 @@ def with_releases(found: Found, releases: Sequence[Installed]) -> Found:
     shadowed = {entry.manifest.name for entry in synced.entries}
     for entry in found.entries:
         name = version_name(entry) if entry.manifest.name in shadowed else entry.id
-        entries.setdefault(name, dataclasses.replace(entry, id=name))
+        if name not in synced.aliases:
+            entries.setdefault(name, dataclasses.replace(entry, id=name))
     kept = {
         alias: name
         for alias, name in found.aliases.items()

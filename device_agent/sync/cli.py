@@ -119,9 +119,7 @@ Examples:
 )
 @click.option("--once", is_flag=True, help="End after one look; without it, go on until Ctrl-C.")
 @click.option("--check", is_flag=True, help="Tell what is offered and what it would take; install nothing.")
-@click.option(
-    "--repo", "repositories", metavar="URL|PATH", multiple=True, help="Instead of those it was told. Mirrors."
-)
+@click.option("--repo", "repositories", metavar="URL|PATH", multiple=True, help="Instead of those that it was told.")
 @click.option("--channel", "channels", metavar="NAME", multiple=True, help="Instead of those that it follows.")
 @click.option("--max-bytes-per-s", "most", type=Size(), help="Leave the rest of the line to others.")
 @click.option(
@@ -306,14 +304,13 @@ def _stopping(stop: threading.Event) -> Iterator[None]:
 # --- back, and staying ------------------------------------------------------------------------
 
 
-@click.command("rollback", epilog="\b\nExample:\n  edgekit rollback")
+@click.command("rollback", epilog="\b\nExample:\n  edgekit rollback --channel stable")
 @_CHANNEL
 @_JSON
 def rollback_command(channel: str | None, *, as_json: bool) -> None:
     """Go back to the release before, at once and without any network. It is kept for that.
 
-    The channel still names the newer one: say `edgekit pin` afterwards to stay, or it is not taken again only until
-    the channel names another.
+    The one that it leaves is not taken again until the channel names another; `edgekit pin` stays for longer than that.
     """
     _change("rollback", channel, None, as_json=as_json)
 

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 FILE = "history.json"
 MOST = 20
+UPDATE = "update"
+"""What asks a repository; all else is done without one."""
 _MOST_BYTES = 256 << 10
 _MOST_REASON_CHARS = 500
 
@@ -81,10 +83,10 @@ class History:
             said = {_gist(entry) for entry in new}
             newest = {told.last(entry.channel) for entry in new}
             rest = [old for old in told.entries if old not in newest or _gist(old) not in said]
-            fine = any(entry.exit_code == 0 for entry in new)
+            fine = [entry.exit_code == 0 for entry in new] if does == UPDATE else []
             return Told(
-                checked_at=now if fine else told.checked_at,
-                succeeded_at=now if new and all(entry.exit_code == 0 for entry in new) else told.succeeded_at,
+                checked_at=now if any(fine) else told.checked_at,
+                succeeded_at=now if fine and all(fine) else told.succeeded_at,
                 entries=(*new, *rest)[:MOST],
             )
 

@@ -13,7 +13,7 @@ from device_agent.releases.records import Installed
 from device_agent.releases.scrub import Damage
 from device_agent.sync import content
 from device_agent.sync.choosing import channel_of
-from device_agent.sync.history import History
+from device_agent.sync.history import UPDATE, History
 from device_agent.sync.lock import updating
 from device_agent.sync.records import Change, Clock, Offer, Outcome, Stop, Tell, Wish
 from device_agent.sync.reports import Reporter
@@ -43,7 +43,7 @@ class Passes:
         """Have everything installed that is offered. Raises Busy alone."""
         with updating(self.rooms.home, "update", now=self._clock()):
             outcomes = self.rooms.link.update(tell, stop, anytime=anytime)
-            self._told("update", outcomes)
+            self._told(UPDATE, outcomes)
         return outcomes
 
     def change(self, wish: Wish) -> Outcome:
@@ -65,8 +65,8 @@ class Passes:
                 content.repair(
                     installed,
                     source,
+                    paths=damage.paths,
                     bench=self.rooms.store.staging(installed.ref),
-                    damage=content.damaged(installed),
                     others=others,
                     tell=lambda _: None,
                     stop=stop,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from device_agent.http.replies.sync import (
     BusyReply,
@@ -20,15 +21,17 @@ from device_agent.sync.history import Told
 from device_agent.sync.judging import warnings
 from device_agent.sync.lock import Holder
 from device_agent.sync.records import Offer, Progress, View
-from device_agent.sync.rooms import Rooms
 from edgekit.errors import UsageError
+
+if TYPE_CHECKING:  # it leads to everything that only a device that is enrolled needs
+    from device_agent.sync.rooms import Rooms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What there is to say of an enrolled device."""
 
-    rooms: Rooms
+    rooms: "Rooms"
     record: State
     installed: tuple[Installed, ...]
     view: View | None

@@ -22,13 +22,13 @@ from device_agent.sync import status
 from device_agent.sync.choosing import channel_of
 from device_agent.sync.lock import holder
 from device_agent.sync.records import Clock, LinkSettings, Offer, Outcome, Progress, View, Wish
-from device_agent.sync.rooms import Rooms
 from device_agent.sync.schedule import Rhythm, opens_in_s
 from device_agent.sync.tally import Tally
 from edgekit.errors import Busy, EdgekitError, NotEnrolled, Refused
 
 if TYPE_CHECKING:  # it imports what only a device that is enrolled needs
     from device_agent.sync.passes import Passes
+    from device_agent.sync.rooms import Rooms
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ MOST_WISHES = 8
 VIEW_S = 30.0
 """For so long nobody asks again what is trusted, though another process may know more by now."""
 
-Compose = Callable[[LinkSettings], Rooms]
+Compose = Callable[[LinkSettings], "Rooms"]
 """The rooms of this device. Raises NotEnrolled, TrustLost, StorageFailed."""
 
 Task = Literal["check", "update", "follow"] | Wish
@@ -195,7 +195,7 @@ class Upkeep:
         name, _ = self._named(channel)
         self._wish(Wish(does="unpin", channel=name))
 
-    def _named(self, channel: str | None) -> tuple[str, Rooms]:
+    def _named(self, channel: str | None) -> "tuple[str, Rooms]":
         rooms = self._enrolled().rooms
         return channel_of(channel, rooms.store.state(), rooms.settings), rooms
 
@@ -253,7 +253,7 @@ class Upkeep:
         self._rhythm = self._make_rhythm(rooms.settings)
         self._rhythm.started(self._clock())
 
-    def _look_at_trust(self, rooms: Rooms) -> _Seen:
+    def _look_at_trust(self, rooms: "Rooms") -> _Seen:
         with self._changing:
             now = self._ticks()
             if now >= self._seen.until:
@@ -263,7 +263,7 @@ class Upkeep:
                     self._seen = _Seen(None, str(problem), now + VIEW_S)
             return self._seen
 
-    def _shown(self, rooms: Rooms) -> Progress:
+    def _shown(self, rooms: "Rooms") -> Progress:
         """What goes on; where nothing does, what soaks."""
         if self._progress.phase != "idle":
             return self._progress

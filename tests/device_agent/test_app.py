@@ -1,6 +1,5 @@
 """The whole agent in this process, with a real model: the queue, clients that leave, what a reload changes."""
 
-import http.client
 import json
 import shutil
 import signal
@@ -8,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,54 +16,13 @@ import pytest
 
 from device_agent import Model
 from device_agent.access.keyfile import admin_token
-from device_agent.app import Agent, serve
+from device_agent.app import serve
 from device_agent.http.services import Card
 from edgekit import contract
 from edgekit.errors import CorruptBundle, NotABundle, UnknownModel, UsageError
 from edgekit.settings import EngineOptions, ModelsSettings, ServerSettings, Settings
-from tests.device_agent.bundles import CONTEXT, ENCODER, NO_END, TINY, copy_to, set_fields, tokens_when_idle
-from tests.device_agent.shelf.shelves import beside
-
-WAIT_S = 60.0
-"""Only ever waited for when something is broken."""
-ENDLESS = {"temperature": 0, "logit_bias": {str(token): bias for token, bias in NO_END.items()}}
-
-
-class Running:
-    """An agent that serves on a thread of its own, and the model that it was told is ready."""
-
-    def __init__(self, settings: Settings, home: Path) -> None:
-        self.agent = Agent(settings, home)
-        self.home = home
-        self.ready: Future[tuple[str, Card | None]] = Future()
-        self.ended = beside(lambda: self.agent.run(lambda url, card: self.ready.set_result((url, card))))
-
-    @property
-    def model(self) -> Model:
-        lease = self.agent.shelf.lease("default")
-        lease.release()
-        assert isinstance(lease.model, Model)
-        return lease.model
-
-    def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.agent.server.port, timeout=WAIT_S)
-
-    def get(self, path: str) -> tuple[int, Any]:
-        with closing(self.connect()) as client:
-            client.request("GET", path)
-            answer = client.getresponse()
-            return answer.status, json.load(answer)
-
-    def post(self, path: str, *, key: str | None = None) -> tuple[int, Any]:
-        with closing(self.connect()) as client:
-            client.request("POST", path, headers={} if key is None else {"Authorization": f"Bearer {key}"})
-            answer = client.getresponse()
-            return answer.status, json.load(answer)
-
-    def stop(self) -> None:
-        self.agent.stop()
-        self.ended.result(WAIT_S)
-
+from tests.device_agent.agents import ENDLESS, WAIT_S, Running, ask, read_until_text, settings_for
+from tests.device_agent.bundles import CONTEXT, ENCODER, TINY, copy_to, set_fields, tokens_when_idle
 
 Start = Callable[..., Running]
 
@@ -105,18 +62,6 @@ def store(tmp_path: Path) -> Path:
     (tmp_path / "store" / "torn").mkdir()
     (tmp_path / "store" / "torn" / contract.MANIFEST_FILE).write_text("{")
     return tmp_path / "store"
-
-
-def ask(connection: http.client.HTTPConnection, **fields: Any) -> None:
-    body = {"model": "tiny-llama", "messages": [{"role": "user", "content": "hello"}], **fields}
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
-
-
-def read_until_text(response: http.client.HTTPResponse) -> None:
-    for line in response:
-        if line.startswith(b"data: {") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
-            return
-    raise AssertionError("the stream has no text")
 
 
 def test_text_is_streamed_and_is_what_the_model_says(agent: Running) -> None:
@@ -173,14 +118,6 @@ def test_a_refused_request_leaves_the_agent_serving(agent: Running, fields: dict
 
 
 # --- starting and stopping ------------------------------------------------------------------
-
-
-def settings_for(path: Path, *, host: str = "127.0.0.1") -> Settings:
-    return Settings(
-        server=ServerSettings(host=host, port=0),
-        engine=EngineOptions(threads=1),
-        models=ModelsSettings(path=str(path)),
-    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

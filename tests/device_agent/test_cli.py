@@ -19,7 +19,10 @@ from edgekit.bundle import read_manifest
 from edgekit.manifest import parse
 from tests.device_agent.bundles import CONCAT, CONTEXT, ENCODER, INT8, TINY, copy_to, set_fields
 
-VERBS = ("inspect", "verify", "generate", "chat", "embed", "serve", "bench", "keys", "usage", "doctor")
+VERBS = (
+    *("inspect", "verify", "generate", "chat", "embed", "serve", "bench", "keys", "usage", "doctor"),
+    *("enrol", "sync", "rollback", "pin"),
+)
 PROMPT = ("--prompt", "hello the", "--max-tokens", "12")
 
 

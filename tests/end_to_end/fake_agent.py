@@ -11,6 +11,7 @@ from flask import Flask, Response, request
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from device_agent.http.routes import page
+from tests.end_to_end.fake_updates import sync
 
 Json = dict[str, Any]
 CARD = """# tiny-instruct 1.2
@@ -161,12 +162,15 @@ class FakeAgent:
     """State that tests set, and what they look at afterwards.
 
     `replies` answer every chat at once; without them the test takes a Stream from `streams`. `key` is asked for if it
-    is set; `missing` are routes that this agent does not have; `refusals` are answers (status, object) by route.
+    is set; `missing` are routes that this agent does not have; `refusals` are answers (status, object) by route;
+    `wishes` what was asked of updates.
     """
 
     models: list[Json] = field(default_factory=lambda: [model()])
     readings: Json = field(default_factory=device)
     rows: list[Json] = field(default_factory=list)
+    updates: Json = field(default_factory=sync)
+    wishes: list[tuple[str, Json]] = field(default_factory=list)
     currency: str | None = None
     replies: list[bytes] = field(default_factory=list)
     key: str | None = None
@@ -187,6 +191,8 @@ class FakeAgent:
         app.get("/v1/edgekit/models")(self._catalogue)
         app.post("/v1/edgekit/models/<name>/<verb>")(self._change)
         app.get("/v1/edgekit/device")(self._device)
+        app.get("/v1/edgekit/sync")(self._sync)
+        app.post("/v1/edgekit/sync/<verb>")(self._wish)
         app.get("/v1/usage")(self._usage)
         app.get("/v1/usage.csv")(self._csv)
         app.post("/v1/chat/completions")(self._chat)
@@ -203,7 +209,7 @@ class FakeAgent:
         if path in self.refusals:
             status, body = self.refusals[path]
             return body, status
-        if request.method == "POST" and path.startswith("/v1/edgekit/"):
+        if path.startswith("/v1/edgekit/") and (request.method == "POST" or "/sync" in path):
             return None if given == self.admin else (refusal("This needs the scope 'admin'."), 403)
         if self.key is not None and given != self.key:
             return refusal("This agent needs a key." if not given else "This key is not known."), 401
@@ -220,6 +226,13 @@ class FakeAgent:
 
     def _device(self) -> Json:
         return self.readings
+
+    def _sync(self) -> Json:
+        return self.updates
+
+    def _wish(self, verb: str) -> Json:
+        self.wishes.append((verb, request.get_json()))
+        return self.updates
 
     def _usage(self) -> Json:
         return {"object": "list", "currency": self.currency, "texts_kept": False, "data": self.rows}

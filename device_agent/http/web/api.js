@@ -24,6 +24,15 @@ export const catalogue = () => listing("v1/edgekit/models");
 /** What the machine is doing. With `quiet`, nobody is asked for a key. */
 export const device = ({ quiet = false } = {}) => json("v1/edgekit/device", {}, { quiet });
 
+/** What this device runs and is offered. With `quiet`, nobody is asked for the admin token. */
+export const sync = ({ quiet = false } = {}) => json("v1/edgekit/sync", {}, { scope: "admin", quiet });
+
+/** `verb` is "check", "update", "rollback", "pin" or "unpin"; resolves to how things are then. */
+export function wish(verb, body) {
+  const headers = { "Content-Type": "application/json" };
+  return json(`v1/edgekit/sync/${verb}`, { method: "POST", headers, body: JSON.stringify(body) }, { scope: "admin" });
+}
+
 /** Tokens of the last days, by day and `group`. */
 export const usage = (days, group) => json(usagePath("v1/usage", days, group));
 
@@ -93,7 +102,8 @@ function parsed(data) {
 
 /** A response that is fine; whoever is missing a key is asked for it, as often as it is wrong, until they decline. */
 async function reach(path, options = {}, { scope = "infer", quiet = false } = {}) {
-  if (scope === "admin" && !keys.credential("admin") && !(await keys.demand("admin", ""))) throw declined();
+  const open = scope !== "admin" || quiet || keys.credential("admin");
+  if (!open && !(await keys.demand("admin", ""))) throw declined();
   for (;;) {
     const secret = keys.credential(scope);
     const response = await fetched(path, options, secret);

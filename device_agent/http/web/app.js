@@ -7,6 +7,7 @@ import * as device from "./device.js";
 import * as keys from "./keys.js";
 import * as models from "./models.js";
 import * as router from "./router.js";
+import * as updates from "./updates.js";
 import * as usage from "./usage.js";
 
 const $ = (id) => document.getElementById(id);
@@ -26,4 +27,4 @@ $("forget-keys").addEventListener("click", () => {
 
 await conversations.open(chat.changed);
 chat.start();
-router.start({ chat, models, device, usage });
+router.start({ chat, models, device, updates, usage });

@@ -44,7 +44,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def scrub(store: Store, clock: Clock) -> Scrub:
+def scrub(store: Store, refs: tuple[Ref, Ref], clock: Clock) -> Scrub:
+    assert len(refs) == 2
     made = Scrub(store, lambda _: None, clock=clock)
     clock.now = 1e9
     return made

@@ -103,7 +103,8 @@ def test_a_record_that_is_lost_is_made_anew_loudly(
     assert store.seen()[1] > 0
 
 
-def test_a_line_that_was_made_anew_ends_when_a_channel_brings_its_model(store: Store, refs: tuple[Ref, Ref]) -> None:
+@pytest.mark.usefixtures("refs")
+def test_a_line_that_was_made_anew_ends_when_a_channel_brings_its_model(store: Store) -> None:
     for path in slots(store):
         path.unlink()
     newer = install(store, "3")
@@ -120,7 +121,6 @@ def test_a_release_that_came_before_any_record_is_not_a_lost_record(store: Store
     assert store.serving() == ()
 
 
-@pytest.mark.usefixtures("store")
 def test_a_disk_that_cannot_be_written_is_read_and_served(
     refs: tuple[Ref, Ref], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,9 +204,8 @@ def test_a_release_that_is_not_whole_is_none(store: Store, refs: tuple[Ref, Ref]
 
 
 @pytest.mark.usefixtures("refs")
-@pytest.mark.usefixtures("store")
 def test_an_error_that_may_pass_is_not_taken_for_a_lost_release(
-    refs: tuple[Ref, Ref], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = Path.lstat
 

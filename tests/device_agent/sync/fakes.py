@@ -1,12 +1,13 @@
 """Doubles of the rooms that the link leads through; each does what a test tells it, and keeps what it was told."""
 
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from device_agent.releases.records import Installed, Line, Ref, State
+from device_agent.releases.scrub import Damage
 from device_agent.sync.delivery import Parcel, Receipt
 from device_agent.sync.judging import Here
 from device_agent.sync.link import Link, Parts
@@ -158,6 +159,7 @@ class FakeStore:
     kept: State = field(default_factory=State)
     here: list[Installed] = field(default_factory=list)
     collected: int = 0
+    folder: Path = Path("sync")
     wanted: tuple[str, ...] = ()
 
     def state(self) -> State:
@@ -174,6 +176,12 @@ class FakeStore:
         self.collected += 1
         self.wanted = tuple(ref.id for ref in wanted)
         return 0
+
+    def seen(self) -> tuple[State, int]:
+        return self.kept, 1
+
+    def staging(self, ref: Ref) -> Path:
+        return self.folder / ref.folder
 
     def installed(self) -> tuple[Installed, ...]:
         return tuple(self.here)
@@ -234,7 +242,14 @@ class FakeActivation:
     def soaked(self) -> None:
         self.soaks += 1
 
-    def rollback(self, channel: str) -> Ref:
+    def mend(self, damage: Damage, repair: Callable[[Installed], None]) -> bool:
+        repair(damage.installed)
+        return True
+
+    def close(self) -> None:
+        self.done.append(("close",))
+
+    def rollback(self, channel: str, *, floors: Mapping[str, int] | None = None) -> Ref:
         self.done.append(("rollback", channel))
         if self.problem is not None:
             raise self.problem
@@ -243,10 +258,12 @@ class FakeActivation:
         self.store.write(self.store.kept.with_line(Line(channel=channel, active=line.previous, previous=line.active)))
         return line.previous
 
-    def pin(self, channel: str, release_id: str | None) -> None:
+    def pin(self, channel: str, release_id: str | None) -> Ref:
         self.done.append(("pin", channel, release_id or ""))
         line = self.store.kept.line(channel)
         self.store.write(self.store.kept.with_line(Line(channel=channel, active=line.active, pin=line.active)))
+        assert line.active is not None
+        return line.active
 
     def unpin(self, channel: str) -> None:
         self.done.append(("unpin", channel))
