@@ -24,6 +24,7 @@ HELP = """Sets edgekit up in this folder and runs it. Needs Python 3.11 or newer
 examples:
   python3 packaging/bootstrap.py demo                 export a real model, serve it, ask it a question
   python3 packaging/bootstrap.py demo --once          the same, and stop after the answer
+  python3 packaging/bootstrap.py demo --update        publish versions to a running agent: good, bad and forged
   python3 packaging/bootstrap.py test                 every check that CI runs
   python3 packaging/bootstrap.py test -- -k manifest  only these tests
 """
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="export a small model to INT4, serve it, ask it a question")
     demo.add_argument("--once", action="store_true", help="stop after the answer instead of serving until Ctrl-C")
+    demo.add_argument("--update", action="store_true", help="the second act: signed updates, good, bad and forged")
     demo.add_argument("--json", action="store_true", help="one JSON object on standard output, progress on stderr")
     demo.add_argument("--port", type=int, metavar="N", help="the agent's port (default: 8080, or a free one)")
     demo.add_argument("--model", metavar="PATH", help="a .gguf file or Hugging Face folder instead of the demo model")
@@ -63,7 +65,7 @@ def _demo(options: argparse.Namespace, screen: Screen) -> int:
     """Everything but torch; then demo.py takes this process's place, so that signals reach it directly."""
     python = prepare(ROOT / ".venv", _light_installs(), screen)
     command = [str(python), str(ROOT / "packaging" / "demo.py")]
-    command += [flag for flag in ("--once", "--json") if getattr(options, flag[2:])]
+    command += [flag for flag in ("--once", "--json", "--update") if getattr(options, flag[2:])]
     if options.port is not None:
         command += ["--port", str(options.port)]
     if options.model is not None:

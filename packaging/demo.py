@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -54,6 +54,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--port", type=int)
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--update", action="store_true")
     options = parser.parse_args(arguments)
     screen = sys.stderr if options.json else sys.stdout
     for name in ("SIGTERM", "SIGHUP"):  # a closed terminal must not leave the agent behind
@@ -79,6 +80,13 @@ def _demo(options: argparse.Namespace, screen: TextIO) -> None:
     bundle = ROOT / ".cache" / "demo" / bundle_name(model, is_demo=options.model is None)
     print(f"Model     {model.name}", file=screen)
     _ensure_bundle(model, bundle, screen)
+    if options.update:
+        import demo_update
+
+        told = demo_update.Act(bundle.parent / "update", model, bundle, screen).play(options.port)
+        if options.json:
+            print(json.dumps(told), flush=True)
+        return
     bundle_bytes = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
     with agent(bundle, options.port) as (process, url):
         print(f"Question  {QUESTION}\nAnswer    ", end="", file=screen, flush=True)
@@ -121,17 +129,17 @@ def _ensure_bundle(model: Path, bundle: Path, screen: TextIO) -> None:
     """Export, unless a bundle that passes `edgekit verify` is there."""
     if bundle.exists():
         print(f"Bundle    {bundle.relative_to(ROOT)} is there, checking it", file=screen, flush=True)
-        if _edgekit("verify", str(bundle)) == 0:
+        if edgekit("verify", str(bundle)) == 0:
             return
         print("          it is damaged: exporting again", file=screen, flush=True)
         shutil.rmtree(bundle)
     bundle.parent.mkdir(parents=True, exist_ok=True)
     print("Export    to INT4", file=screen, flush=True)
-    if _edgekit("export", str(model), "-o", str(bundle), "--quant", "int4"):
+    if edgekit("export", str(model), "-o", str(bundle), "--quant", "int4"):
         raise DemoError("the export failed")
 
 
-def _edgekit(*arguments: str) -> int:
+def edgekit(*arguments: str) -> int:
     """Run a verb for its exit code; what it prints goes to standard error, its JSON nowhere."""
     return subprocess.call([*EDGEKIT, *arguments, "--json"], stdout=subprocess.DEVNULL)
 
@@ -140,14 +148,21 @@ def _edgekit(*arguments: str) -> int:
 
 
 @contextlib.contextmanager
-def agent(bundle: Path, port: int | None) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A running `edgekit serve` and its address; stopped at the end of the block.
+def agent(
+    bundle: Path | None, port: int | None, *, variables: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A running `edgekit serve` and its address; stopped at the end of the block. None serves what a device has.
 
     It gets a session of its own, so that Ctrl-C reaches this process alone and stopping happens once.
     Raises DemoError if it does not start.
     """
-    command = [*EDGEKIT, "serve", str(bundle), "--port", str(free_port() if port is None else port), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=os.name == "posix") as process:
+    served = () if bundle is None else (str(bundle),)
+    command = [*EDGEKIT, "serve", *served, "--port", str(free_port() if port is None else port), "--json"]
+    environment = {**os.environ, **(variables or {})}
+    own_session = os.name == "posix"
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=own_session, env=environment
+    ) as process:
         try:
             yield process, ready_url(process.stdout or ())
         finally:

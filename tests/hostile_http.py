@@ -181,7 +181,7 @@ def honest(asked: Asked, file: bytes | None) -> Reply:
 
 @dataclass
 class Hostile:
-    """Serves a folder or a table of files. `asked` has all requests, `connections` counts; any free `port` if it is 0."""
+    """Serves a folder or a table of files. `asked` has all requests, `connections` counts; `port` 0 is any free one."""
 
     files: Path | Mapping[str, bytes]
     tls: ssl.SSLContext | None = None

@@ -41,6 +41,7 @@ def nginx(folder: Path, work: Path, *, more: str = "", cert: Path | None = None)
         more += f"\nssl_certificate {cert}; ssl_certificate_key {cert};"
     user = "user root root;" if hasattr(os, "geteuid") and os.geteuid() == 0 else ""
     command = [program, "-e", f"{work}/error.log", "-p", str(work), "-c", str(work / "nginx.conf")]
+    port = 0
     for _ in range(20):  # a port that was free a moment ago may be taken
         port = _free_port()
         text = NGINX_CONF.format(

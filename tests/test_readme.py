@@ -150,6 +150,6 @@ def test_the_two_commands_and_their_options_are_those_of_the_bootstrap() -> None
     commands = re.findall(r"bootstrap\.py (\w+)", README)
     assert [parse([command]).command for command in commands] == ["demo", "test"]
     options = re.findall(r"`demo (--\w+)( PATH)?`", README)
-    assert len(options) == 3
+    assert len(options) == 4
     for option, value in options:
         parse(["demo", option, *value.split()])

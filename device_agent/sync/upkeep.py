@@ -88,6 +88,7 @@ class Upkeep:
         self._asked_at: float | None = None
         self._progress = Progress()
         self._offers: Mapping[str, Offer] = {}
+        self._told: dict[str, str] = {}
         self._seen = _Seen()
         self._tasks: queue.Queue[Task] = queue.Queue(MOST_WISHES)
         self._doing: Task | None = None
@@ -333,8 +334,10 @@ class Upkeep:
         self.tally.note(outcomes)
         self._offers = {one.channel: _offer(one, self._offers.get(one.channel)) for one in outcomes}
         for one in outcomes:
-            level = logging.WARNING if one.exit_code else logging.INFO
-            log.log(level, "%s: %s %s %s", one.channel, one.ending, one.release or "", one.reason)
+            said = f"{one.channel}: {one.ending} {one.release or ''} {one.reason}"
+            is_news = self._told.get(one.channel) != said  # the same refusal at each look is told once
+            self._told[one.channel] = said
+            log.log(logging.WARNING if one.exit_code and is_news else logging.INFO, "%s", said)
         return not any(one.exit_code for one in outcomes)
 
     def _failed(self, task: Task, passes: "Passes", problem: EdgekitError) -> None:

@@ -1,5 +1,6 @@
 """`edgekit publish`: from a bundle to what devices are offered. Light to import."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +25,7 @@ from export.publish.terminal import (
 )
 
 if TYPE_CHECKING:
-    from edgekit.release.manifest import HealthFloor, Requires
+    from edgekit.release.manifest import HealthFloor, Release, Requires
     from export.publish.keys import Keyring
     from export.publish.pipeline import Group, Job, Outcome
     from export.publish.repository import Repository
@@ -53,7 +54,11 @@ With the key of `releases` on a machine that is not on the network:
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @repository_option
-@click.option("--channel", help="Offer it in this channel, which is made if there is none. Default: only list it.")
+@click.option(
+    "--channel",
+    help="Offer it in this channel, which is made if there is none. Default: stable for models; adapters need a name.",
+)
+@click.option("--no-offer", is_flag=True, help="Only list it: no channel names it yet.")
 @keys_option
 @click.option("--percent", type=click.FloatRange(0, 100), help="Share of devices that are offered it now.")
 @click.option("--ramp", metavar="DAY:PERCENT,...", help="Shares from certain days on (UTC).")
@@ -89,6 +94,11 @@ With the key of `releases` on a machine that is not on the network:
 @click.option(
     "--verify-url", metavar="URL", help="Fetch it again from here, as devices will, before saying it is done."
 )
+@click.option(
+    "--oci",
+    metavar="HOST/NAME:TAG",
+    help="Push it into an OCI registry as well, with all that devices need to trust it.",
+)
 @json_option
 def publish_command(  # noqa: PLR0913, PLR0917 - click passes one argument for each option
     bundle: Path,
@@ -107,7 +117,9 @@ def publish_command(  # noqa: PLR0913, PLR0917 - click passes one argument for e
     unsigned: Path | None,
     signed: Path | None,
     verify_url: str | None,
+    oci: str | None,
     *,
+    no_offer: bool,
     as_json: bool,
 ) -> None:
     """Sign BUNDLE (or an adapter's folder) into a repository, and say what devices will fetch.
@@ -118,6 +130,7 @@ def publish_command(  # noqa: PLR0913, PLR0917 - click passes one argument for e
     from export.publish.channels import steps
     from export.publish.pipeline import Job
 
+    channel = None if no_offer else channel or _usual_channel(bundle)
     if channel is None and (percent is not None or ramp is not None):
         raise UsageError("--percent and --ramp are for a --channel.")
     if unsigned and signed:
@@ -139,7 +152,30 @@ def publish_command(  # noqa: PLR0913, PLR0917 - click passes one argument for e
         return
     outcome = _publish(job, repository, keyring, signed)
     _verify(outcome, repository, verify_url)
+    if oci is not None:
+        _push(repository, outcome.release, oci)
     _show(outcome, repo, as_json=as_json)
+
+
+def _usual_channel(folder: Path) -> str | None:
+    """A channel brings one model: an adapter needs one of its own, whose name its owner says."""
+    from edgekit import contract
+
+    return None if (folder / contract.ADAPTER_MANIFEST_FILE).is_file() else "stable"
+
+
+def _push(repository: "Repository", release: "Release", reference: str) -> None:
+    """Copy the release into a registry, under a tag of its own."""
+    from edgekit.release.oci import parse_reference
+    from export.publish.oci import Credentials, push_release
+
+    user, password = (os.environ.get(f"EDGEKIT_REGISTRY_{what}", "") for what in ("USER", "PASSWORD"))
+    target = parse_reference(reference)
+    pushed = push_release(repository, release, target, credentials=Credentials(user=user, password=password))
+    click.echo(
+        f"pushed {release.id} to {target}: {pushed.sent_bytes:,} bytes sent, {pushed.present_bytes:,} there before",
+        err=True,
+    )
 
 
 def _publish(job: "Job", repository: "Repository", keyring: "Keyring", signed: Path | None) -> "Outcome":

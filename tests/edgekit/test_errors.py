@@ -11,7 +11,7 @@ from edgekit.errors import EdgekitError
 
 def tree(root: type[EdgekitError] = EdgekitError) -> list[type[EdgekitError]]:
     """The classes of edgekit.errors: other rooms and tests may add their own."""
-    children = [kind for kind in root.__subclasses__() if kind.__module__ == errors.__name__]
+    children = [kind for kind in root.__subclasses__() if kind.__module__.startswith(f"{errors.__name__}.")]
     return [root, *(kind for child in children for kind in tree(child))]
 
 

@@ -25,7 +25,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
             ran.append(command)
             return subprocess.CompletedProcess(command, 0, "")
 
-        monkeypatch.setattr("shutil.which", lambda name, path=None: f"/bin/{name}" if name in there else None)
+        monkeypatch.setattr("shutil.which", lambda name, **_: f"/bin/{name}" if name in there else None)
         monkeypatch.setattr("os.geteuid", lambda: user, raising=False)
         monkeypatch.setattr("subprocess.run", apt)
         return ran

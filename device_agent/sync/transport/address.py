@@ -23,6 +23,8 @@ class Address:
     port: int
     path: str
     secret: str | None = None
+    query: str = ""
+    """Of what is asked for a token; repositories have none."""
 
     @property
     def origin(self) -> Origin:
@@ -36,8 +38,9 @@ class Address:
         return f"{self.scheme}://{self.host}{port}{self.path}"
 
     def file(self, path: str) -> str:
-        """URL of a file below."""
-        return f"{self.name}/{quote(path)}"
+        """URL of a file below; "" is the address itself."""
+        below = f"/{quote(path)}" if path else ""
+        return f"{self.name}{below}{'?' if self.query else ''}{self.query}"
 
 
 def parse(text: str) -> Address:

@@ -14,11 +14,13 @@ from device_agent.sync.transport.address import parse
 from device_agent.sync.transport.folder import FolderSource
 from device_agent.sync.transport.http import HttpSource
 from device_agent.sync.transport.mirrors import Mirror, Mirrors
+from device_agent.sync.transport.oci import OciSource, Registry, address_of
 from device_agent.sync.transport.surroundings import Surroundings
 from device_agent.sync.transport.tar import TarSource
 from device_agent.sync.transport.throttle import Throttle
 from device_agent.sync.transport.web import Web
 from edgekit.errors import UsageError
+from edgekit.release import oci
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,8 @@ def open_source(
 ) -> Source:
     """The mirrors as one source, the best first. Nothing is asked yet.
 
-    A repository is http://, https:// or file:// with a path, a folder, or a .tar file. Raises UsageError.
+    A repository is http://, https:// or file:// with a path, oci:// with a registry's reference, a folder, or a .tar
+    file. Raises UsageError.
     """
     if not repositories:
         raise UsageError("No repository is given: a URL, a folder or a .tar file.")
@@ -81,6 +84,21 @@ def _web(text: str, way: Way) -> Mirror:
     return Mirror(source, resting=source)
 
 
+def _registry(text: str, way: Way) -> Mirror:
+    """A registry may send a device anywhere, as its blobs mostly lie elsewhere: content is held to what was signed."""
+    user, _, rest = text.removeprefix(oci.SCHEME).rpartition("@")
+    reference = oci.parse_reference(rest)
+    secret = parse(f"https://{user}@{reference.host}").secret if user else None
+    registry = Registry(
+        address_of(reference, secret),
+        surroundings=way.surroundings,
+        least_bytes_per_s=way.least_bytes_per_s,
+        friends=None,
+    )
+    source = OciSource(reference, registry, piece_bytes=way.piece_bytes)
+    return Mirror(source, resting=source)
+
+
 def _file_url(text: str, way: Way) -> Mirror:
     parts = urlsplit(text)
     if parts.netloc.lower() not in ("", "localhost") and sys.platform != "win32":
@@ -98,5 +116,11 @@ def _path(text: str, _way: Way) -> Mirror:
     return Mirror(TarSource(path) if name.endswith(".tar") else FolderSource(path))
 
 
-SCHEMES: Mapping[str, Callable[[str, Way], Mirror]] = {"https": _web, "http": _web, "file": _file_url, "": _path}
+SCHEMES: Mapping[str, Callable[[str, Way], Mirror]] = {
+    "https": _web,
+    "http": _web,
+    "oci": _registry,
+    "file": _file_url,
+    "": _path,
+}
 """How a repository is opened, by what stands before `://`."""

@@ -7,13 +7,13 @@ waiting counts: a device that is slow to hash, or that holds itself back, does n
 
 import io
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Any
 
 from device_agent.sync.records import Clock
 from edgekit.errors import Unreachable
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer  # the name that Python 3.12 gives it is not there yet
+Buffer = Any
+"""What can be written to: Python 3.12 gives it a name."""
 
 WINDOW_S = 60.0
 _STEP_S = 1.0
@@ -33,7 +33,7 @@ class Pace:
         self._steps: deque[tuple[float, int]] = deque()
         """When (in seconds of waiting) how many bytes came, at most a few for each second."""
 
-    def read(self, raw: io.RawIOBase, buffer: "WriteableBuffer") -> int | None:
+    def read(self, raw: io.RawIOBase, buffer: Buffer) -> int | None:
         """Read once from `raw`. Raises Unreachable when the last minute of waiting brought too little."""
         before = self._ticks()
         count = raw.readinto(buffer)
@@ -70,7 +70,7 @@ class Paced(io.RawIOBase):
         """The socket's."""
         return self._raw.fileno()
 
-    def readinto(self, buffer: "WriteableBuffer", /) -> int | None:
+    def readinto(self, buffer: Buffer, /) -> int | None:
         """Read once. Raises Unreachable."""
         return self._pace.read(self._raw, buffer)
 

@@ -77,7 +77,7 @@ class Answer:
 
 
 class Web:
-    """Asks the servers of one repository. `friends` are hosts that its server may send a device to."""
+    """Asks the servers of one repository. `friends` are hosts that its server may send a device to (None: any)."""
 
     def __init__(
         self,
@@ -85,13 +85,13 @@ class Web:
         *,
         surroundings: Surroundings,
         least_bytes_per_s: float = 0.0,
-        friends: Collection[str] = (),
+        friends: Collection[str] | None = (),
     ) -> None:
         self.base = base
         self.rest_s = 0.0
         """How long the last answer asked to be left alone."""
-        self._around = surroundings
-        self._friends = frozenset(friends) | {base.host}
+        self.surroundings = surroundings
+        self._friends = None if friends is None else frozenset(friends) | {base.host}
         self._pace = Pace(least_bytes_per_s=least_bytes_per_s, ticks=surroundings.ticks)
         self._proxies = proxies(surroundings.environment)
         self._pools: dict[str | None, urllib3.PoolManager] = {}
@@ -168,7 +168,7 @@ class Web:
             return NotInRepository(f"{path} ({name} says {status})")
         if status == 416:
             return CorruptRelease(f"{path}: what {name} has is shorter than what was signed (416)")
-        self.rest_s = rest_of(answer.headers.get("Retry-After", ""), now=self._around.clock())
+        self.rest_s = rest_of(answer.headers.get("Retry-After", ""), now=self.surroundings.clock())
         if status in (401, 407):
             return Unreachable(f"{name} wants to know who asks ({status})")
         return Unreachable(f"{name} answers with status {status}")
@@ -181,7 +181,7 @@ class Web:
             raise Unreachable(f"{self.base.name} sends this device to an address that it cannot read")
         if here[0] == "https" and there[0] != "https":
             raise Unreachable(f"{self.base.name} sends this device from https to http, which it does not follow")
-        if there[1] not in self._friends:
+        if self._friends is not None and there[1] not in self._friends:
             raise Unreachable(
                 f"{self.base.name} sends this device to {there[1]}, which is none of its repositories "
                 "(a network where one has to log in first does that)"

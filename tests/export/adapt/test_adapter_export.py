@@ -247,9 +247,10 @@ def test_nothing_is_overwritten_and_names_are_plain(base: Path, tmp_path: Path, 
     assert export_adapter(AdapterJob(peft, base, out), SILENT).name == "my-lora-1"
     with pytest.raises(OutputExists):
         export_adapter(AdapterJob(peft, base, out), SILENT)
-    for changed in ({"name": "a:b"}, {"version": "a b"}):
+    other = tmp_path / "other"
+    for job in (AdapterJob(peft, base, other, name="a:b"), AdapterJob(peft, base, other, version="a b")):
         with pytest.raises(UsageError):
-            export_adapter(AdapterJob(peft, base, tmp_path / "other", **changed), SILENT)
+            export_adapter(job, SILENT)
 
 
 def test_the_place_where_a_base_s_adapters_stand_is_made(base: Path, tmp_path: Path) -> None:

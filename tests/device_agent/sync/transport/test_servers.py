@@ -87,7 +87,7 @@ SERVERS: dict[str, Serve] = {
 }
 
 
-@pytest.fixture(params=SERVERS.values(), ids=SERVERS.keys())
+@pytest.fixture(params=list(SERVERS.values()), ids=list(SERVERS))
 def repository(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> Iterator[str]:
     with request.param(folder, tmp_path / "server") as address:
         yield address

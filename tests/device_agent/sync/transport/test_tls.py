@@ -115,7 +115,7 @@ def test_c12_a_proxy_that_says_no_or_is_gone_is_out_of_reach(scheme: str) -> Non
         with pytest.raises(Unreachable):
             source.read("metadata/timestamp.json", limit=9)
     source = opened(f"{scheme}://models.invalid", environment={f"{scheme}_proxy": proxy.url})
-    with pytest.raises(Unreachable, match="proxy|answers"):
+    with pytest.raises(Unreachable, match=r"proxy|answers"):
         source.read("metadata/timestamp.json", limit=9)
 
 

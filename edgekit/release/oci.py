@@ -1,0 +1,77 @@
+"""A release in an OCI registry: how it is laid out, and how it is named.
+
+A tag holds one release, as an artifact of the CNCF ModelPack specification (github.com/modelpack/model-spec, v1), so
+that other tools can pull it as the model that it is: every file is one layer, raw, with its path as an annotation.
+
+    artifactType  application/vnd.cncf.model.manifest.v1+json
+    config        application/vnd.cncf.model.config.v1+json: name, version, licence, architecture, digests of all layers
+    layers        application/vnd.cncf.model.weight.v1.raw          *.data, *.onnx_adapter
+                  application/vnd.cncf.model.weight.config.v1.raw   all else of the release's files
+                  application/vnd.cncf.model.doc.v1.raw             *.md
+                      annotation org.cncf.model.filepath: the file's path
+                  application/vnd.edgekit.repository.v1             files of the signed repository (edgekit.release)
+                      annotation org.opencontainers.image.title: the path in the repository
+
+A device reads the signed metadata from the repository's layers, and chunks as ranges of the files' layers, so that
+nothing is stored twice. A registry is trusted with nothing: what it says about digests is not even looked at.
+"""
+
+import re
+from dataclasses import dataclass
+
+from edgekit.errors import UsageError
+
+SCHEME = "oci://"
+ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.cncf.model.config.v1+json"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+WEIGHT_TYPE = "application/vnd.cncf.model.weight.v1.raw"
+WEIGHT_CONFIG_TYPE = "application/vnd.cncf.model.weight.config.v1.raw"
+DOC_TYPE = "application/vnd.cncf.model.doc.v1.raw"
+REPOSITORY_TYPE = "application/vnd.edgekit.repository.v1"
+FILE_PATH = "org.cncf.model.filepath"
+TITLE = "org.opencontainers.image.title"
+
+MAX_MANIFEST_BYTES = 4 << 20
+"""Of the OCI distribution specification: what every registry must take."""
+
+_REFERENCE = re.compile(
+    r"(?P<host>[A-Za-z0-9.-]+(?::\d{1,5})?|\[[0-9A-Fa-f:]+\](?::\d{1,5})?)"
+    r"/(?P<name>[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)"
+    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?"
+)
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """`host[:port]/name:tag`."""
+
+    host: str
+    name: str
+    tag: str
+
+    @property
+    def url(self) -> str:
+        """Where the registry's API has it. Plain HTTP only on this machine itself, as other tools do."""
+        scheme = "http" if self.host.rpartition(":")[0] in _LOOPBACK or self.host in _LOOPBACK else "https"
+        return f"{scheme}://{self.host}/v2/{self.name}/"
+
+    def __str__(self) -> str:
+        """As a person writes it."""
+        return f"{self.host}/{self.name}:{self.tag}"
+
+
+def parse_reference(text: str) -> Reference:
+    """`[oci://]host[:port]/name[:tag]`; without a tag it is "latest". Raises UsageError."""
+    match = _REFERENCE.fullmatch(text.removeprefix(SCHEME))
+    if match is None:
+        raise UsageError(f"{text[:200]!r} is no reference of a registry: host[:port]/name:tag.")
+    return Reference(match["host"], match["name"], match["tag"] or "latest")
+
+
+def layer_type(path: str) -> str:
+    """The media type of a release's file."""
+    if path.endswith((".data", ".onnx_adapter")):
+        return WEIGHT_TYPE
+    return DOC_TYPE if path.endswith(".md") else WEIGHT_CONFIG_TYPE

@@ -1,0 +1,127 @@
+"""Explores crashes: runs a scenario once, and its recovery after every crash that could have cut it off.
+
+A scenario changes files below a folder, and marks what it has promised. `recover` does what the program does at its
+next start; it is run twice. `check` looks at what is there then, with the marks that had been reached. `converge` then
+does the same work again, with everything in order, and says whether it came to its end. `unneeded` leaves out one
+fsync of the code after the other: each must make some check fail, or it would not be needed.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from tests.crashes.disk import Disk, Image, Loss, Marks, crashes, digest, put
+from tests.crashes.recorder import Op, Recorder, recording
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """What is explored; see the module's text. `prepare` makes what is there before, which counts as durable."""
+
+    prepare: Callable[[Path], None]
+    act: Callable[[Path, Recorder], None]
+    recover: Callable[[Path], None]
+    check: Callable[[Path, Marks], None]
+    converge: Callable[[Path], None] = lambda _: None
+    observe: Callable[[Path], Marks] = lambda _: ()
+    """What somebody may rely on who looks after a recovery, as marks: no later crash may take it back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """A crash whose recovery did not do: after which operation, what was lost, and why."""
+
+    count: int
+    loss: Loss
+    problem: str
+    op: Op | None
+
+    def __str__(self) -> str:
+        where = "" if self.op is None else f" ({self.op.kind} {self.op.path} at {self.op.site})"
+        return f"crash after operation {self.count}{where}, lost: {self.loss}: {self.problem}"
+
+
+class Exploration:
+    """One recorded run of a scenario in `folder`."""
+
+    def __init__(self, folder: Path, scenario: Scenario) -> None:
+        self._root = folder / "run"
+        self._scenario = scenario
+        self._good: set[tuple[str, Marks]] = set()
+        self.second_sites: set[str] = set()
+        self.states = 0
+        self._root.mkdir(parents=True)
+        scenario.prepare(self._root)
+        with recording(self._root) as recorder:
+            scenario.act(self._root, recorder)
+        self.base, self.ops = recorder.base, recorder.ops
+
+    def _disk(self, ignored_sites: Collection[str] = ()) -> Disk:
+        return Disk(self.base, ignored_sites)
+
+    @property
+    def sites(self) -> Sequence[str]:
+        """Places in the code that fsync, in order."""
+        return list(dict.fromkeys(op.site for op in self.ops if op.kind == "fsync" and op.site))
+
+    def failures(self, *, ignored_sites: Collection[str] = (), converge_every: int = 1) -> Iterator[Crash]:
+        """Crashes that recovery does not survive. Only each n-th is made to converge."""
+        yield from self._explored(self._disk(ignored_sites), self.ops, (), converge_every)
+
+    def second_failures(self, *, ignored_sites: Collection[str] = (), every: int = 1) -> Iterator[Crash]:
+        """Crashes that follow upon another: the process was killed, and power fails while it recovers.
+
+        Only each n-th operation is one after which it is killed.
+        """
+        for count in range(every - 1, len(self.ops) + 1, every):
+            disk, marks = self._disk(ignored_sites), []
+            for op in self.ops[:count]:
+                disk.play(op)
+                marks += [op.path] if op.kind == "mark" else []
+            self._fill(disk.image("nothing"))
+            with recording(self._root) as recorder:
+                self._scenario.recover(self._root)
+                for mark in self._scenario.observe(self._root):
+                    recorder.mark(mark)
+            self.second_sites.update(op.site for op in recorder.ops if op.kind == "fsync" and op.site)
+            yield from self._explored(disk.renumbered(recorder.base), recorder.ops, marks, 10**9)
+
+    def needs(self, site: str, *, every: int = 1) -> bool:
+        """Whether something breaks without the fsyncs of that place. Ask after all failures were looked at."""
+        first = site in self.sites and next(self.failures(ignored_sites=[site], converge_every=10**9), None) is not None
+        second = site in self.second_sites or site in self.sites
+        return first or (second and next(self.second_failures(ignored_sites=[site], every=every), None) is not None)
+
+    def _explored(self, disk: Disk, ops: Sequence[Op], marks: Sequence[str], converge_every: int) -> Iterator[Crash]:
+        for count, loss, reached, image in crashes(disk, ops, marks):
+            key = (digest(image), reached)
+            if key in self._good:
+                continue
+            self.states += 1
+            problem = self._tried(image, reached, converge=self.states % converge_every == 0)
+            if problem is None:
+                self._good.add(key)
+            else:
+                yield Crash(count, loss, problem, ops[count - 1] if count else None)
+
+    def _fill(self, image: Image) -> None:
+        # Where the scenario ran, since the code may have written its own path into files.
+        shutil.rmtree(self._root)
+        self._root.mkdir()
+        put(image, self._root)
+
+    def _tried(self, image: Image, marks: Marks, *, converge: bool) -> str | None:
+        self._fill(image)
+        with mock.patch.object(os, "fsync"):  # takes most of the time, and does nothing for a disk that stays
+            try:
+                for _ in range(2):
+                    self._scenario.recover(self._root)
+                    self._scenario.check(self._root, marks)
+                if converge:
+                    self._scenario.converge(self._root)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is what is looked for
+                return f"{type(error).__name__}: {error}"
+        return None
