@@ -16,7 +16,7 @@ from device_agent.sync.records import LinkSettings, Outcome, View
 from edgekit.release.manifest import HealthFloor, Release
 from edgekit.release.provisioning import FORMAT, Provisioning
 from export.publish import pipeline
-from export.publish.bundles import Group, groups_since, select, shelf_of
+from export.publish.bundles import Group, Selection, groups_since, select, shelf_of
 from export.publish.copying import write_folder, write_tar
 from export.publish.pipeline import Job
 from tests.contents import Never
@@ -91,7 +91,7 @@ class Works:
         write_tar(self._selected(since, ()), self.repo, file, quiet)
         return file
 
-    def _selected(self, since: Sequence[int], groups: Sequence[Group]):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _selected(self, since: Sequence[int], groups: Sequence[Group]) -> Selection:
         shelf = shelf_of(self.publisher.repository)
         wanted = (*groups_since([self.releases[version].id for version in since], shelf), *groups)
         return select(shelf, wanted, now=self.publisher.now)

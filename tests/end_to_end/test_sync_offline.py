@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +18,7 @@ from export.publish.bundles import Group, groups_of, needed
 from export.publish.channels import Wish
 from export.publish.devices import FORMAT, Fleet, enrolled, envelopes_in, gathered, speakers
 from export.publish.repository import Change
-from tests.contents import make, make_delta, noise
+from tests.contents import Never, make, make_delta, noise
 from tests.end_to_end.offline import MB, Device, Works, works
 from tests.export.publish.publishers import NOW
 
@@ -88,7 +87,7 @@ def test_g01_a_stick_that_is_pulled_leaves_what_runs_as_it_is(own: Works, monkey
     own.publish(2)
     usb = own.stick("usb")
     stick = Stick(monkeypatch)
-    for left in range(0, 8, 2):
+    for left in (0, 1):
         stick.left = left
         assert device.sync(usb).ending == "failed"
         assert installed(device, 1)
@@ -124,7 +123,7 @@ def test_g02_a_bundle_lives_on_a_stick_without_links_and_without_exact_times(
 def test_g03_an_older_stick_changes_nothing_that_is_trusted_and_its_packs_are_used(own: Works) -> None:
     device, old = own.device("till"), own.stick("usb")
     own.publisher.publish(Change())
-    device.passes(own.repo).check(Event())  # it has heard of the newer metadata, and fetched nothing
+    device.passes(own.repo).check(Never())  # it has heard of the newer metadata, and fetched nothing
     before = device.view()
     assert before is not None
     outcome = device.sync(old)
@@ -141,10 +140,9 @@ def test_g03_an_older_stick_does_not_bring_back_what_is_no_longer_listed(own: Wo
     own.publisher.set("stable", Wish(release=own.releases[1].id))
     own.publisher.set("stable", Wish(forget_previous=True))
     own.publisher.publish(Change(withdraw=frozenset({own.releases[2].id})))
-    device.passes(own.repo).check(Event())
-    outcome = device.sync(old)
-    assert outcome.exit_code != 0
-    assert device.active != own.releases[2].id
+    device.passes(own.repo).check(Never())
+    assert device.sync(old).release == own.releases[1].id  # whose bytes happen to be on it too
+    assert installed(device, 1)
 
 
 def test_g03_a_newer_stick_is_followed(own: Works) -> None:
@@ -212,12 +210,12 @@ def test_g04_a_tar_file_serves_as_well(own: Works) -> None:
     assert other.sync(small).exit_code == NotInRepository.exit_code
 
 
-@pytest.mark.parametrize("kept", [0.0, 0.000001, 0.001, 0.1, 0.5, 0.999])
-def test_g04_a_tar_file_that_was_cut_off_brings_nothing(own: Works, kept: float) -> None:
+@pytest.mark.parametrize("kept", [0, 1, 1000, 100_000, -2_000_000, -12_000])
+def test_g04_a_tar_file_that_was_cut_off_brings_nothing(own: Works, kept: int) -> None:
+    """Its last file says what is new, so that without its end (and the padding of tars) nobody hears of the rest."""
     device, file = own.device("till"), own.tar("x.tar")
-    size = int(kept * file.stat().st_size)
     with file.open("r+b") as stream:
-        stream.truncate(size)
+        stream.truncate(kept if kept >= 0 else file.stat().st_size + kept)
     assert device.sync(file).exit_code != 0
     assert device.active is None
 
@@ -308,7 +306,7 @@ def _changes(draw: st.DrawFn) -> tuple[int, int, list[int], list[int]]:
 @settings(max_examples=60)
 @given(_changes())
 def test_the_build_machine_copies_exactly_the_packs_that_the_device_will_ask_for(
-    tmp_path_factory: pytest.TempPathFactory, drawn: tuple[int, int, list[int], list[int]]
+    drawn: tuple[int, int, list[int], list[int]],
 ) -> None:
     chunks, seed, first, second = drawn
     base_data = noise(chunks * 4096, seed=seed)
@@ -317,8 +315,7 @@ def test_the_build_machine_copies_exactly_the_packs_that_the_device_will_ask_for
     deltas = [make_delta(made[i], made[2], grid=4096)[0] for i in (0, 1)]
     for have in ((), (0,), (1,), (0, 1)):
         need = needed(made[2].release, [made[i].release for i in have], [deltas[i] for i in have])
-        folder = tmp_path_factory.mktemp("have")
-        here = content.Have.of([made[i].install(folder / str(i)) for i in have])
+        here = content.Have.of(made[i].install_record(Path(str(i))) for i in have)
         plan = content.plan(made[2].release, here, [deltas[i] for i in have], holds="packs")
         pieces = [first_way(target) for target in plan.targets if target.local is None]
         assert {pack_path(pack.sha256) for pack in need.packs} == {piece.stored.path for piece in pieces}

@@ -104,7 +104,7 @@ def test_h_no_bytes_raise(raw: bytes) -> None:
 def test_a_report_always_fits_and_keeps_what_serves() -> None:
     reason = "\N{SNOWMAN}" * 500
     large = report(
-        have=tuple(f"release-{i}-{'x' * 150}" for i in range(1000)),
+        have=tuple(f"release-{i}-{'x' * 75}" for i in range(1000)),
         refusals=tuple(ReportedRefusal(release="r", channel="stable", reason=reason) for _ in range(100)),
         outcomes=tuple(ReportedOutcome(channel="stable", ending="failed", reason=reason) for _ in range(100)),
     )
