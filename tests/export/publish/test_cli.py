@@ -144,7 +144,7 @@ def test_conditions_are_said_in_words(ready: Shell, third: Path) -> None:
         ["--health", "agreement=2"],
         ["--health", "agreement"],
         ["--requires", "memory=much"],
-        ["--percent", "5"],
+        ["--no-offer", "--percent", "5"],
         ["--channel", "c", "--percent", "5", "--ramp", "2026-12-01:5"],
         ["--channel", "c", "--ramp", "soon:5"],
         ["--channel", "c", "--ramp", "2026-12-01:500"],
