@@ -160,7 +160,8 @@ def _gathered(start: int, end: int, small: Sequence[int]) -> list[int]:
     at = start
     while at < end:
         most = min(at + GATHERED_BYTES, end)
-        last = small[bisect_right(small, most) - 1] if small else 0
+        before = bisect_right(small, most)
+        last = small[before - 1] if before else 0
         stop = last if most < end and last > at else most
         found.append(stop - at)
         at = stop
