@@ -31,6 +31,7 @@ from export.families.parts import Part
 
 Floats = npt.NDArray[np.float32]
 Digits = Literal["bfloat16", "float32"]
+DIGITS: tuple[Digits, ...] = ("bfloat16", "float32")
 
 _MERGE = (
     "Only low-rank changes of linear layers can stand beside a base; merge it: edgekit export BASE --adapter FOLDER"

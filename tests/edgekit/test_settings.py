@@ -64,7 +64,7 @@ def test_sizes_of_a_file_may_have_units(config: Path) -> None:
     [
         ("[server]\nprot = 1", "server.prot is no setting. Did you mean port?"),
         ("[sever]\nport = 1", "[sever] is no section. Did you mean server?"),
-        ("[zzz]", "[zzz] is no section. There are: server, engine, models, usage, log."),
+        ("[zzz]", "[zzz] is no section. There are: server, engine, models, usage, sync, log."),
         ("server = 1", "server must be a section"),
         ("port = 1", "[port] is no section"),
         ("[server]\nport = 65536", "server.port is 65536: expected `int` <= 65535"),

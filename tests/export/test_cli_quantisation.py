@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -72,6 +73,7 @@ def test_every_option_reaches_the_job(
     wishes = ("--method", "gptq", "--block-size", "64", "--size-budget", "92MB", "--max-kl", "0.1")
     run("export", source, "-o", tmp_path / "out", *wishes, "--calibration", text)
     run("export", source, "-o", tmp_path / "out")
+    run("export", source, "-o", tmp_path / "out", "--freeze-scales-from", tmp_path / "base")
     expected = ExportJob(
         source,
         tmp_path / "out",
@@ -81,7 +83,8 @@ def test_every_option_reaches_the_job(
         max_kl=0.1,
         calibration=text,
     )
-    assert jobs == [expected, ExportJob(source, tmp_path / "out")]
+    plain = ExportJob(source, tmp_path / "out")
+    assert jobs == [expected, plain, replace(plain, freeze_scales_from=tmp_path / "base")]
 
 
 def test_a_budget_and_its_plan_are_reported(
@@ -105,6 +108,8 @@ def test_a_budget_and_its_plan_are_reported(
 WRONG = {
     "gptq of INT8": (("--method", "gptq", "--quant", "int8"), 2, "--method gptq is for int4"),
     "budget of floats": (("--size-budget", "1MB", "--quant", "fp32"), 2, "--size-budget"),
+    "frozen scales of none": (("--freeze-scales-from", "{source}"), 31, "bundle.json"),
+    "frozen scales and GPTQ": (("--freeze-scales-from", "{source}", "--method", "gptq"), 2, "--freeze-scales-from"),
     "budget and sweep": (("--size-budget", "1MB", "--sweep"), 2, "--sweep"),
     "budget too small": (("--size-budget", "90kB", "--calibration", "{text}"), 24, "--size-budget"),
     "no such text": (("--method", "gptq", "--calibration", "{text}.missing"), 11, "no such text file"),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgekit.quant import QuantSpec
-from edgekit.twin.codes import Reach, StoredRows, int8_rows, unpack
+from edgekit.twin.codes import Reach, StoredRows, int8_rows, row_steps, unpack
 
 Floats = NDArray[np.float32]
 NAMES = ["int4-b32", "int4-b16-zp", "int4-b32-affine", "int4-b64-twin", "int8-b32", "int8-b16-affine", "int8-b128"]
@@ -100,3 +100,22 @@ def test_nibbles_come_low_first(values: list[int]) -> None:
     even = [*values, 0] if len(values) % 2 else values
     packed = np.array([low | high << 4 for low, high in zip(even[::2], even[1::2], strict=True)], np.uint8)
     assert unpack(packed, 4, len(values)).tolist() == values
+
+
+@given(seed=st.integers(0, 100), step=st.floats(1e-5, 10))
+def test_scales_are_whole_multiples_of_their_row_s_step(seed: int, step: float) -> None:
+    multiples = np.random.default_rng(seed).integers(1, 16, (4, 6)) * np.array([1, -1, 1, 1, -1, 1], np.float32)
+    scales = (multiples * np.float32(step)).astype(np.float32)
+    found = row_steps(scales)
+    assert found is not None
+    steps, times = found
+    np.testing.assert_allclose(times * steps, scales, rtol=1e-5)
+    assert (np.rint(times) == times).all()
+    assert np.abs(times).max() <= 15
+
+
+def test_scales_without_a_common_step_have_none() -> None:
+    assert row_steps(np.array([[1.0, 0.7071]], np.float32)) is None
+    found = row_steps(np.zeros((2, 3), np.float32))
+    assert found is not None
+    assert not found[0].any()

@@ -1,6 +1,7 @@
 """A PEFT folder becomes an adapter that computes, beside its base, what the merged model does; or a clear refusal."""
 
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgekit import contract
@@ -102,6 +105,34 @@ def test_base_and_adapter_compute_what_the_merged_model_does(
     assert error_of(beside(base, out), expected) < 1e-4
     without = Decoder(base, open_bundle(base).manifest.arch).step(IDS)
     assert error_of(without, expected) > 0.01, "the adapter changes something"
+
+
+def test_numbers_keep_a_bfloat16_s_digits_unless_all_are_asked_for(base: Path, tmp_path: Path) -> None:
+    peft = write(tmp_path / "peft", {name: values * np.float32(0.1) for name, values in tensors().items()})
+    found = {}
+    for digits in convert.DIGITS:
+        export_adapter(AdapterJob(peft, base, tmp_path / digits, "any", digits=digits), SILENT)
+        found[digits] = (tmp_path / digits / contract.ADAPTER_WEIGHTS_FILE).read_bytes()
+    assert len(found["bfloat16"]) == len(found["float32"])
+    assert len(zlib.compress(found["bfloat16"])) < 0.6 * len(zlib.compress(found["float32"]))
+    near, exact = (beside(base, tmp_path / digits) for digits in convert.DIGITS)
+    assert 0 < error_of(near, exact) < 1e-3
+
+
+@given(bits=st.integers(0, 2**32 - 1))
+def test_bfloat16_is_rounded_to_even(bits: int) -> None:
+    values = np.array([bits], np.uint32).view(np.float32)
+    if not abs(values[0]) < 3e38:  # what is no number was refused before
+        return
+    (found,) = convert.to_bfloat16(values)
+    assert int(found.view(np.uint32)) & 0xFFFF == 0
+    below = bits & 0xFFFF_0000
+    low, high = np.array([below, below + 0x1_0000], np.uint32).view(np.float32).astype(np.float64)
+    near, far = sorted((low, high), key=lambda each: abs(each - float(values[0])))
+    if abs(near - float(values[0])) == abs(far - float(values[0])):
+        assert int(found.view(np.uint32)) >> 16 & 1 == 0
+    else:
+        assert found == near
 
 
 @pytest.mark.parametrize("kind", ["fp32", "int8", "int4"])
@@ -247,10 +278,9 @@ def test_nothing_is_overwritten_and_names_are_plain(base: Path, tmp_path: Path, 
     assert export_adapter(AdapterJob(peft, base, out), SILENT).name == "my-lora-1"
     with pytest.raises(OutputExists):
         export_adapter(AdapterJob(peft, base, out), SILENT)
-    other = tmp_path / "other"
-    for job in (AdapterJob(peft, base, other, name="a:b"), AdapterJob(peft, base, other, version="a b")):
+    for name, version in (("a:b", "1"), ("a", "a b")):
         with pytest.raises(UsageError):
-            export_adapter(job, SILENT)
+            export_adapter(AdapterJob(peft, base, tmp_path / "other", name, version), SILENT)
 
 
 def test_the_place_where_a_base_s_adapters_stand_is_made(base: Path, tmp_path: Path) -> None:
@@ -300,8 +330,10 @@ def test_the_command_says_what_it_made(base: Path, tmp_path: Path, out: Path) ->
     assert found["bytes"] == (out / contract.ADAPTER_WEIGHTS_FILE).stat().st_size
     assert found["ranks"]["layers.0.qkv"] == 12
     assert found["quality"]["moved_kl"] > 0
-    told = CliRunner().invoke(adapter_command, [*given[:5], str(tmp_path / "second")])
+    told = CliRunner().invoke(adapter_command, [*given[:5], str(tmp_path / "second"), "--digits", "float32"])
     assert "8 linears" in told.stdout
+    weights = [(folder / contract.ADAPTER_WEIGHTS_FILE).read_bytes() for folder in (out, tmp_path / "second")]
+    assert weights[0] != weights[1], "the digits that were asked for"
 
 
 def test_modules_share_what_the_model_has_once(tmp_path: Path) -> None:
