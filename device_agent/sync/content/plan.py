@@ -15,7 +15,7 @@ from device_agent.sync.content.have import Have, Local
 from device_agent.sync.records import Cost, file_path
 from edgekit.release.delta import Delta
 from edgekit.release.manifest import Chunk, Codec, Pack, Release, ReleaseFile
-from edgekit.release.names import ReleaseId, pack_path
+from edgekit.release.names import pack_path
 
 Holds = Literal["packs", "files"]
 
@@ -106,15 +106,11 @@ class Read:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be done. `links` are whole files of other releases, by path; `targets` all chunks of the release.
-
-    `missing` are releases from which there are differences, and which this device does not have.
-    """
+    """What is to be done. `links` are whole files of other releases, by path; `targets` all chunks of the release."""
 
     release: Release
     links: Mapping[str, Path]
     targets: tuple[Target, ...]
-    missing: tuple[ReleaseId, ...]
     cost: Cost
 
     @property
@@ -132,11 +128,8 @@ def plan(release: Release, have: Have, deltas: Sequence[Delta] = (), *, holds: H
     used = deltas if holds == "packs" else ()
     targets = tuple(_targets(release, have, _differences(used, have), holds))
     links = {file.path: have.files[file.sha256].path for file in release.files if _is_here(file, have)}
-    missing = tuple(
-        sorted({delta.base for delta in used if not any(one.base in have.chunks for one in delta.differences)})
-    )
     cost = _cost(release, links, targets)
-    return Plan(release=release, links=links, targets=targets, missing=missing, cost=cost)
+    return Plan(release=release, links=links, targets=targets, cost=cost)
 
 
 def elsewhere(targets: Iterable[Target], done: frozenset[str]) -> tuple[Target, ...]:

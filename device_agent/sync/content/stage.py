@@ -267,11 +267,6 @@ class _Work:
         """What to fetch if a pack is not there: nothing can replace whole chunks, but they replace differences."""
         if all(piece.base is not None for piece in pieces):
             return [Piece(piece.target, piece.target.whole) for piece in pieces]
-        if self._plan.missing:
-            raise NotInRepository(
-                f"{error.problem} of {self._plan.release.id}; it has differences from"
-                f" {' and '.join(self._plan.missing)}, which this device does not have"
-            ) from error
         raise error
 
     def _write(self, target: Target, data: bytes) -> None:
