@@ -7,7 +7,7 @@ import pytest
 import urllib3
 
 from device_agent.sync import courier
-from edgekit.release.channel import RampStep
+from edgekit.release.channel import SLICES, RampStep, slice_of
 from edgekit.release.reports import MAX_REPORT_BYTES
 from export.publish.channels import Wish, changed
 from export.publish.devices import FleetFile, Gathered
@@ -17,6 +17,8 @@ from tests.end_to_end.offline import Works, works
 from tests.export.publish.publishers import NOW
 from tests.servers import nginx
 
+EARLY = sum(slice_of("salt", f"till-{i}") < SLICES / 2 for i in range(8))
+"""Of eight devices, how many are in the first half."""
 LIMITS = Limits(min_ok=2, max_fail_percent=20)
 
 
@@ -45,7 +47,7 @@ def gathered(own: Works, box: Path) -> tuple[Gathered, Status]:
 def test_a_rollout_goes_on_by_what_devices_say_to_nginx(tmp_path: Path, box: Path) -> None:
     own = works(tmp_path / "works")
     own.publish(1)
-    devices = [own.device(f"till-{i}") for i in range(12)]
+    devices = [own.device(f"till-{i}") for i in range(8)]
     file = FleetFile(own.folder / "fleet.json")
     for device in devices:
         file.enrol(device.identity.enrolment(), now=NOW)
@@ -58,16 +60,16 @@ def test_a_rollout_goes_on_by_what_devices_say_to_nginx(tmp_path: Path, box: Pat
 
         look(at=NOW)
         found, state = gathered(own, box)
-        assert found.findings == {"new": 12}
-        assert state.counts == {"installed": 12}
+        assert found.findings == {"new": 8}
+        assert state.counts == {"installed": 8}
 
         own.publish(2, since=[1])
-        half = own.publisher.set("stable", Wish(ramp=(RampStep(0, 50),)))
+        half = own.publisher.set("stable", Wish(ramp=(RampStep(0, 50),), new_salt=True))
         look(at=NOW + 1)
         found, state = gathered(own, box)
         first = state.counts["installed"]
-        assert 0 < first < 12
-        assert state.counts["later"] == 12 - first
+        assert first == EARLY
+        assert state.counts["later"] == 8 - first
         assert {device.active for device in devices} == {"tiny-llama-1.0", "tiny-llama-2.0"}
 
         move = next_move(state, LIMITS, (50, 100))
@@ -79,7 +81,7 @@ def test_a_rollout_goes_on_by_what_devices_say_to_nginx(tmp_path: Path, box: Pat
         assert found.ignored == 0
         assert {device.active for device in devices} == {"tiny-llama-2.0"}
         on = own.publisher.repository.channels()["stable"]
-        assert status(on, found.fleet.members, now=NOW + 3).counts == {"installed": 12}
+        assert status(on, found.fleet.members, now=NOW + 3).counts == {"installed": 8}
 
 
 def test_a_release_that_fails_on_devices_is_paused_and_nobody_else_begins(tmp_path: Path, box: Path) -> None:
