@@ -210,14 +210,12 @@ def _show(one: "Status") -> None:
 
 
 def _bar(counts: Mapping[Any, int], total: int) -> str:
-    """A character for each fiftieth, the first ones first; every kind that there is shows."""
-    drawn, left = "", _WIDTH
-    for standing, (sign, colour) in _BAR.items():
-        count = counts.get(standing, 0)
-        length = min(left, max(1, round(_WIDTH * count / total))) if count else 0
-        drawn += click.style(sign * length, fg=colour)
-        left -= length
-    return drawn + " " * left
+    """A character for each fiftieth; every kind that there is shows, even if it is one device among thousands."""
+    lengths = {name: max(1, round(_WIDTH * count / total)) for name in _BAR if (count := counts.get(name, 0))}
+    while sum(lengths.values()) > _WIDTH:
+        lengths[max(lengths, key=lambda name: lengths[name])] -= 1
+    drawn = "".join(click.style(_BAR[name][0] * length, fg=_BAR[name][1]) for name, length in lengths.items())
+    return drawn + " " * (_WIDTH - sum(lengths.values()))
 
 
 def _legend(counts: Mapping[Any, int]) -> list[str]:
