@@ -60,15 +60,8 @@ def test_no_two_errors_share_an_exit_code() -> None:
 
 
 def test_no_error_lies_deeper_than_its_room() -> None:
-<<<<<<< HEAD
-    depths = {kind: len(kind.__mro__) - len(EdgekitError.__mro__) for kind in tree()}
-    # What cannot be fetched, is not what was signed, or is refused: the sync link goes on otherwise after each kind.
-    grouped = (errors.Unreachable, errors.CorruptRelease, errors.Refused, errors.PublishError)
-    assert max(depth - issubclass(kind, grouped) for kind, depth in depths.items()) == 2
-=======
     """A leaf may be a kind of another leaf (NotInRepository is a way of being Unreachable), and no further down."""
     assert max(len(kind.__mro__) - len(EdgekitError.__mro__) for kind in tree()) == 3
->>>>>>> w5-R
 
 
 def test_a_value_with_braces_stays_as_it_is() -> None:
