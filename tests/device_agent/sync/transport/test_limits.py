@@ -90,6 +90,16 @@ def test_c15_two_hours_without_a_network_cost_no_byte_that_came(start: int) -> N
         assert bodies(server) == [f"bytes={start + len(got)}-{len(DATA) - 1}"]
 
 
+def test_c14_no_mirror_is_at_fault_for_the_hour(server: Hostile, second: Hostile) -> None:
+    world = World(now=86_400.0 * 9 + 60 * 59)
+    night = LinkSettings(windows=(Window(begin_minute=23 * 60, end_minute=60),), most_bytes_per_s=2_000)
+    source = opened(server.url, second.url, world=world, settings=night)
+    with pytest.raises(Unreachable, match="outside of the hours"):
+        fetched(source, PACK, DATA)
+    assert source.name == server.url
+    assert second.asked == []
+
+
 def test_it_stops_when_it_is_told_to(server: Hostile) -> None:
     world = World()
     source: Source = opened(server.url, world=world, most_bytes_per_s=10_000)

@@ -50,32 +50,40 @@ def test_c10_a_file_that_a_mirror_does_not_have_yet_is_found_at_the_next(server:
     assert len(server.asked) == 2, "it is not punished for that"
 
 
+LIES: dict[str, Fault] = {
+    "gzip": gzipped(),
+    "range": content_range("bytes 1-2/3"),
+    "416": says(416),
+    "portal": portal(),
+    "garbage": raw(b"?"),
+    "elsewhere": redirected("http://x.invalid/"),
+    "cut": cut(50),
+}
+
+
 @fresh_and_resumed
-@pytest.mark.parametrize(
-    "lie",
-    [
-        gzipped(),
-        content_range("bytes 1-2/3"),
-        says(416),
-        says(404),
-        portal(),
-        raw(b"?"),
-        redirected("http://x.invalid/"),
-    ],
-    ids=["gzip", "range", "416", "404", "portal", "garbage", "elsewhere"],
-)
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
 def test_c11_first_dead_second_lying_third_good(
     dead: str, server: Hostile, second: Hostile, lie: Fault, start: int
 ) -> None:
     server.always(lie)
     world = World()
     source = opened(dead, server.url, second.url, world=world)
-    part = DATA[start : start + 100_000]
-    assert fetched(source, PACK, DATA, start=start, length=100_000) == part
+    length = 100_000
+    for _ in range(2):
+        assert fetched(source, PACK, DATA, start=start, length=length) == DATA[start : start + length]
     assert world.waited == []
-    lies = len(server.asked)
-    assert fetched(source, PACK, DATA, start=start, length=100_000) == part
-    assert len(server.asked) <= lies + 1, "at most one who has said 404 is asked again"
+    assert len(server.asked) == 1, "who was wrong once is not asked again as long as somebody else can be"
+    assert source.name == second.url
+
+
+@fresh_and_resumed
+def test_c11_who_does_not_have_a_file_may_have_others(server: Hostile, second: Hostile, start: int) -> None:
+    server.always(says(404), paths=PACK)
+    source = opened(server.url, second.url)
+    assert fetched(source, PACK, DATA, start=start) == DATA[start:]
+    assert source.read(TIMESTAMP, limit=100) == FILES[TIMESTAMP]
+    assert [asked.path for asked in server.asked] == [PACK, TIMESTAMP]
 
 
 @fresh_and_resumed
@@ -101,13 +109,34 @@ def test_c11_a_folder_can_stand_in_for_a_server(dead: str, tmp_path: Path) -> No
     assert fetched(opened(dead, str(tmp_path)), PACK, DATA) == DATA
 
 
-def test_a_dead_mirror_does_not_keep_the_end_of_a_search_waiting(dead: str, server: Hostile) -> None:
+def test_a_resting_mirror_does_not_keep_the_end_of_a_search_waiting(server: Hostile, second: Hostile) -> None:
+    server.always(says(503))
     world = World()
-    source = opened(dead, server.url, world=world)
+    source = opened(server.url, second.url, world=world)
     for _ in range(3):
         with pytest.raises(NotInRepository):
             source.read("metadata/9.root.json", limit=100)
     assert world.waited == []
+    assert (len(server.asked), len(second.asked)) == (1, 3)
+
+
+def test_a_rest_is_longer_each_time_until_the_mirror_answers(server: Hostile, second: Hostile) -> None:
+    world = World()
+    source = opened(server.url, second.url, world=world)
+    for fault, asked in (
+        (says(500), True),
+        (says(500), True),
+        (None, False),
+        (None, True),
+        (says(500), True),
+        (None, True),
+    ):
+        before = len(server.asked)
+        if asked:
+            server.then(fault)
+        source.read(TIMESTAMP, limit=100)
+        assert (len(server.asked) > before) == asked
+        world.now += 16
 
 
 def test_a_mirror_that_was_dead_is_asked_again_later(server: Hostile, second: Hostile) -> None:

@@ -92,6 +92,12 @@ def test_c01_after_a_cut_it_goes_on_at_the_next_byte(server: Hostile, start: int
     assert [begin_of(asked) for asked in server.asked] == [start, start + 70_000, start + 120_000]
 
 
+def test_c01_as_long_as_there_is_progress_it_goes_on(server: Hostile) -> None:
+    server.always(cut(20_000))
+    assert fetched(opened(server.url), PACK, DATA) == DATA
+    assert len(server.asked) > 2 * ROUNDS
+
+
 def test_c01_a_server_that_gives_a_byte_and_hangs_up_is_given_up(server: Hostile) -> None:
     server.always(cut(1))
     with pytest.raises(Unreachable, match="the connection broke"):
@@ -115,7 +121,8 @@ def test_c02_without_ranges_later_parts_come_out_of_the_same_answer(server: Host
         assert fetched(source, PACK, DATA, start=start, length=length) == DATA[start : start + length]
     assert len(server.asked) == 1
     assert fetched(source, PACK, DATA, start=5, length=5) == DATA[5:10]
-    assert len(server.asked) == 2
+    assert fetched(source, PACK, DATA, start=2, length=5) == DATA[2:7], "what has passed is asked for again"
+    assert len(server.asked) == 3
 
 
 @fresh_and_resumed
@@ -225,6 +232,12 @@ def test_what_comes_after_the_end_of_a_file_is_never_read(server: Hostile, fault
 def test_a_small_file_stays_small(server: Hostile, fault: Fault) -> None:
     server.always(fault)
     with pytest.raises(CorruptRelease, match=r"13 bytes|may have 13|longer than 13"):
+        opened(server.url).read(TIMESTAMP, limit=13)
+
+
+def test_a_file_that_is_said_to_be_too_large_is_not_even_begun(server: Hostile) -> None:
+    server.always(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n"))
+    with pytest.raises(CorruptRelease, match="has 99,999,999 bytes"):
         opened(server.url).read(TIMESTAMP, limit=13)
 
 
