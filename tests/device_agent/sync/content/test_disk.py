@@ -49,6 +49,11 @@ def test_b07_what_is_no_plain_file_is_neither_read_nor_written(
     assert all(path.read_bytes() == b"secret" for path in before if path.is_file())
 
 
+def test_b07_a_device_is_no_plain_file_though_it_can_be_read_for_ever() -> None:
+    with pytest.raises(OSError, match="not a plain file"):
+        disk.read_at(Path("/dev/zero"), 0, 6)
+
+
 def test_b07_a_link_that_comes_between_the_look_and_the_opening_is_not_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
