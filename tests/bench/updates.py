@@ -1,16 +1,17 @@
 """What an update of the demo model costs a device that has the version before: bytes to fetch, of a whole download.
 
-    python tests/bench/updates.py [--model MODEL.gguf] [--only WORD] [--scratch DIR] [--codecs every,zlib] [--no-kl]
+    python tests/bench/updates.py [--model MODEL.gguf] [--only WORD ...] [--scratch DIR] [--codecs every,zlib] [--no-kl]
 
 The demo model's float weights are the base. A fine-tune is played by adding noise to its matrices: "1 %" is one
 hundredth of each matrix's standard deviation. Every version is a real export; base and update are published into a
 scratch repository, and the bytes are those of the chunks and differences that a device would ask for, with the
 manifest and the index of differences. KL (nats) is to the version's own float weights, over the README's beginning.
 
-It takes some twenty minutes and 3 GB of disk, most of it for GPTQ. --only runs the rows whose name contains the word.
+It takes some twenty minutes and 3 GB of disk. --only runs the rows whose name contains one of the words.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import shutil
@@ -18,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -217,16 +217,27 @@ class Cost:
     full_bytes: int
 
 
-def cost(base: Path, update: Path, codecs: tuple[Codec, ...]) -> Cost:
-    """Publish both into an empty repository, and count."""
-    with tempfile.TemporaryDirectory(dir=base.parent) as scratch:
-        repository = Path(scratch)
-        old = _released(base, repository, (), codecs)
-        new = _released(update, repository, (old,), codecs)
-        delta = make_delta(old, None, new, None, repository, codecs)
+class Shelf:
+    """Repositories in which bases are published once for each choice of codecs."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._bases: dict[tuple[Path, str], tuple[Path, Release]] = {}
+
+    def cost(self, base: Path, update: Path, codecs: str) -> Cost:
+        """Publish the update beside its base, and count."""
+        repository, old = self._base(base, codecs)
+        new = _released(update, repository, (old,), CODECS[codecs])
+        delta = make_delta(old, None, new, None, repository, CODECS[codecs])
         found = predict(old, new, delta if delta.differences else None)
         whole = found if new.kind == "model" else predict(old, old, None)
         return Cost(found.bytes, whole.full_bytes)
+
+    def _base(self, base: Path, codecs: str) -> tuple[Path, Release]:
+        if (base, codecs) not in self._bases:
+            repository = Path(tempfile.mkdtemp(dir=self._scratch, prefix="repository-"))
+            self._bases[base, codecs] = repository, _released(base, repository, (), CODECS[codecs])
+        return self._bases[base, codecs]
 
 
 def _released(folder: Path, repository: Path, earlier: tuple[Release, ...], codecs: tuple[Codec, ...]) -> Release:
@@ -260,7 +271,7 @@ def demo_model() -> Path:
     return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
-@contextmanager
+@contextlib.contextmanager
 def scratch_folder(asked: Path | None) -> Iterator[Path]:
     """One that stays, so that the next run finds what this one made; or one that does not."""
     if asked is not None:
@@ -279,7 +290,7 @@ def main() -> None:
     """Print a row of the table as soon as it is known."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="checkpoint; the demo model if none is given")
-    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--only", nargs="+", default=[""], help="rows whose name contains one of these")
     parser.add_argument("--scratch", type=Path, help="folder that keeps bundles between runs")
     parser.add_argument("--codecs", default=",".join(CODECS), help="any of %(default)s")
     parser.add_argument("--no-kl", action="store_true", help="do not measure quality")
@@ -287,15 +298,18 @@ def main() -> None:
     codecs = asked.codecs.split(",")
     heads = [f"{name} codec: MB | of a full download" for name in codecs]
     print(f"| update | KL | {' | '.join(heads)} |\n|---|---|{'---|---|' * len(codecs)}", flush=True)
-    with scratch_folder(asked.scratch) as scratch, open_checkpoint(asked.model or demo_model()) as checkpoint:
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(scratch_folder(asked.scratch))
+        checkpoint = stack.enter_context(open_checkpoint(asked.model or demo_model()))
         text = scratch / "text.txt"
         text.write_bytes((ROOT / "README.md").read_bytes()[:TEXT_BYTES])
         bench = Bench(scratch, checkpoint)
+        shelf = Shelf(Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch))))
         for name, make in ROWS.items():
-            if asked.only not in name:
+            if not any(word in name for word in asked.only):
                 continue
             base, version = make(bench)
-            costs = [cost(base, version.folder, CODECS[each]) for each in codecs]
+            costs = [shelf.cost(base, version.folder, each) for each in codecs]
             cells = [f"{each.bytes / 1e6:.2f} | {each.bytes / each.full_bytes:.1%}" for each in costs]
             quality = "" if asked.no_kl else kl(version, text)
             print(f"| {name} | {quality} | {' | '.join(cells)} |", flush=True)
