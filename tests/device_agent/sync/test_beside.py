@@ -122,4 +122,15 @@ def test_the_agent_updates_itself_when_an_operator_says_so(agent: Agent, beside:
     asked(agent, "/v1/edgekit/sync/update", admin=token, post=True)
     until(lambda: versions(agent), ["2.0"])
     until(lambda: asked(agent, "/v1/edgekit/sync", admin=token)["lines"][0]["active"], "tiny-llama-2.0")
-    assert 'edgekit_sync_outcomes_total{ending="installed"} 1.0' in asked(agent, "/metrics")
+    counted = 'edgekit_sync_outcomes_total{ending="installed"} 1.0'
+    until(lambda: counted in asked(agent, "/metrics"), True)  # once the update is over, which serves before
+
+
+def test_nobody_is_warned_of_a_folder_that_is_not_needed(
+    beside: Beside, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
+    agent = request.getfixturevalue("agent")
+    beside.publish("2.0")
+    beside.sync()
+    until(lambda: versions(agent), ["2.0"])
+    assert not [line for line in caplog.messages if "there are no models" in line]
