@@ -16,7 +16,7 @@ from edgekit.quant import BLOCK_SIZES, PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from edgekit.manifest import Manifest
-    from export.pipeline import ExportJob
+    from export.job import ExportJob
     from export.quantize.plan import Rounding
 
 
@@ -128,7 +128,8 @@ def export_command(  # noqa: PLR0913, PLR0917 - click passes one argument for ea
     as_json: bool,
 ) -> None:
     """Make a verified, quantised ONNX bundle of SOURCE: a GGUF file or a Hugging Face folder."""
-    from export.pipeline import ExportJob, export  # numpy, onnx and onnxruntime take a second to import
+    from export.job import ExportJob  # numpy, onnx and onnxruntime take a second to import
+    from export.pipeline import export
 
     text = None if calibration == "self" else Path(calibration)
     job = ExportJob(

@@ -54,7 +54,7 @@ def test_an_address_that_cannot_be_is_refused_without_its_password(text: str) ->
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("ftp://h/x", r"ftp:// is no way.*https://, http://, file://"),
+        ("ftp://h/x", r"ftp:// is no way.*https://, http://, oci://, file://"),
         ("s3://bucket/x", "s3:// is no way"),
         ("file://server/share", "a folder of this machine"),
         ("", "is empty"),
