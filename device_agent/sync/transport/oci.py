@@ -150,10 +150,10 @@ class OciSource(Source):
             answer.close()
         if len(layers) > MAX_LAYERS:
             raise CorruptRelease(f"{self.name} has more than {MAX_LAYERS:,} layers")
-        named = ((layer.annotations.get(oci.TITLE, ""), layer) for layer in layers)
+        named = ((layer.annotations.get(oci.FILE_PATH, ""), layer) for layer in layers)
         return {
-            title: layer.digest
-            for title, layer in named
+            path.removeprefix(oci.REPOSITORY_FOLDER): layer.digest
+            for path, layer in named
             if layer.media_type == oci.REPOSITORY_TYPE and re.fullmatch(r"sha256:[0-9a-f]{64}", layer.digest)
         }
 
