@@ -47,7 +47,8 @@ _REFERENCE = re.compile(
     r"/(?P<name>[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?"
 )
-_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
+"""This machine itself, which is asked by plain HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Reference:
     @property
     def url(self) -> str:
         """Where the registry's API has it. Plain HTTP only on this machine itself, as other tools do."""
-        scheme = "http" if self.host.rpartition(":")[0] in _LOOPBACK or self.host in _LOOPBACK else "https"
+        scheme = "http" if self.host in LOOPBACK or self.host.rpartition(":")[0] in LOOPBACK else "https"
         return f"{scheme}://{self.host}/v2/{self.name}/"
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from edgekit.cli import print_json
-from edgekit.errors import KeyUnavailable, UsageError
+from edgekit.errors import KeyUnavailable, PublishError, UsageError
 from edgekit.settings import parse_size
 from export.cli import Bar
 from export.publish.push_cli import pushed, say_pushed
@@ -26,6 +26,7 @@ from export.publish.terminal import (
 
 if TYPE_CHECKING:
     from edgekit.release.manifest import HealthFloor, Requires
+    from edgekit.release.oci import Reference
     from export.publish.keys import Keyring
     from export.publish.pipeline import Group, Job, Outcome
     from export.publish.repository import Repository
@@ -154,7 +155,7 @@ def publish_command(  # noqa: PLR0913, PLR0917 - click passes one argument for e
         return
     outcome = _publish(job, repository, keyring, signed)
     _verify(outcome, repository, verify_url)
-    facts = pushed(repository, outcome.release, target) if target is not None else None
+    facts = _pushed(outcome, repository, target) if target is not None else None
     _show(outcome, repo, facts, as_json=as_json)
 
 
@@ -163,6 +164,15 @@ def _usual_channel(folder: Path) -> str | None:
     from edgekit import contract
 
     return None if (folder / contract.ADAPTER_MANIFEST_FILE).is_file() else "stable"
+
+
+def _pushed(outcome: "Outcome", repository: "Repository", target: "Reference") -> dict[str, Any]:
+    """The folder has it by now, whatever a registry says. Raises PublishError."""
+    try:
+        return pushed(repository, outcome.release, target)
+    except PublishError as error:
+        after = f"It is published in {repository.folder}, and `edgekit repo push {repository.folder} {target}` goes on"
+        raise PublishError(f"{error.problem}. {after}") from error
 
 
 def _publish(job: "Job", repository: "Repository", keyring: "Keyring", signed: Path | None) -> "Outcome":

@@ -21,7 +21,7 @@ from edgekit.release.manifest import Pack, Release
 from edgekit.release.names import RELEASES, ROLLOUT, ReleaseId, delta_target, pack_path, release_target, target_path
 from edgekit.release.oci import Reference
 from export.publish.packing import place_of, read_chunk
-from export.publish.registry import Credentials, Open, Registry
+from export.publish.registry import NOBODY, Credentials, Open, Registry
 from export.publish.repository import Repository
 from export.publish.tree import TIMESTAMP, metadata_path
 
@@ -89,7 +89,7 @@ def push(
     release: Release,
     reference: Reference,
     *,
-    credentials: Credentials = Credentials(),
+    credentials: Credentials = NOBODY,
     tell: Tell = lambda _done, _total: None,
 ) -> Pushed:
     """Push a release, and whatever else channels name, with all that devices need to trust it.

@@ -23,7 +23,6 @@ _CHALLENGE = re.compile(r'(\w{1,20})="([^"]{0,1000})"')
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,16384}")
 _MOST_ANSWER_BYTES = 1 << 20
 _MOST_SAID_CHARS = 300
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _PROBLEMS: tuple[tuple[type[exceptions.HTTPError], str], ...] = (
     (exceptions.NameResolutionError, "its name is not known"),
@@ -52,6 +51,9 @@ class Credentials:
         if not self.user:
             return None
         return f"Basic {base64.b64encode(f'{self.user}:{self.password}'.encode()).decode()}"
+
+
+NOBODY = Credentials()
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -151,7 +153,7 @@ class Registry:
             return basic
         wanted = dict(_CHALLENGE.findall(rest))
         realm = urlsplit(wanted.get("realm", ""))
-        safe = realm.scheme == "https" or (realm.scheme == "http" and realm.hostname in _LOOPBACK)
+        safe = realm.scheme == "https" or (realm.scheme == "http" and realm.hostname in oci.LOOPBACK)
         if scheme.lower() != "bearer" or not safe:
             raise PublishError(
                 f"{self._reference.host} asks who we are: set EDGEKIT_REGISTRY_USER and EDGEKIT_REGISTRY_PASSWORD, or"
