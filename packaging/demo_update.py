@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-import demo
+import demo_agent
 
 LOOK_S = 2
 """How often the demo's agent looks for updates, instead of once an hour."""
@@ -50,7 +50,7 @@ class Act:
         self.folder.mkdir(parents=True)
         first = self._first()
         variables = {"EDGEKIT_HOME": str(self.home), "EDGEKIT_SYNC_INTERVAL_S": str(LOOK_S)}
-        with demo.agent(None, port, variables=variables, log=self.log) as (process, url):
+        with demo_agent.agent(None, port, variables=variables, log=self.log) as (process, url):
             first |= self._ask(url, first["release"])
             second = self._second(url)
             third = self._third(url, second["release"])
@@ -75,13 +75,13 @@ class Act:
 
     def _second(self, url: str) -> dict[str, Any]:
         second = self.first.with_name(f"{self.first.name}-v2")
-        if not second.is_dir() or demo.edgekit("verify", str(second)):
+        if not second.is_dir() or demo_agent.edgekit("verify", str(second)):
             shutil.rmtree(second, ignore_errors=True)
             self._say("Version 2 is the same model with 8-bit weights: exporting")
             named = json.loads((self.first / "bundle.json").read_text(encoding="utf-8"))["name"]
             options = ("--quant", "int8", "--name", named, "--version", "2")
-            if demo.edgekit("export", str(self.model), "-o", str(second), *options):
-                raise demo.DemoError("the export of version 2 failed")
+            if demo_agent.edgekit("export", str(self.model), "-o", str(second), *options):
+                raise demo_agent.DemoError("the export of version 2 failed")
         published = self._publish(second)
         release = published["release"]
         self._await(url, "version 2 to serve", lambda state: _active(state) == release)
@@ -153,10 +153,10 @@ class Act:
         """Run a verb of this device or of the build machine; its JSON. Raises DemoError."""
         environment = os.environ | {"EDGEKIT_HOME": str(self.home), "EDGEKIT_KEY_PASSPHRASE": self._passphrase}
         done = subprocess.run(
-            [*demo.EDGEKIT, *arguments, "--json"], env=environment, stdout=subprocess.PIPE, check=False
+            [*demo_agent.EDGEKIT, *arguments, "--json"], env=environment, stdout=subprocess.PIPE, check=False
         )
         if done.returncode:
-            raise demo.DemoError(f"edgekit {' '.join(arguments[:2])} failed")
+            raise demo_agent.DemoError(f"edgekit {' '.join(arguments[:2])} failed")
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
@@ -165,10 +165,10 @@ class Act:
         model = self._got(url, "/v1/models")["data"][0]
         answers = f"{model['id']}-{model['meta']['version']}"
         if answers != release:
-            raise demo.DemoError(f"{release} should answer, and {answers} does")
-        self._say(f"Question  {demo.QUESTION}")
+            raise demo_agent.DemoError(f"{release} should answer, and {answers} does")
+        self._say(f"Question  {demo_agent.QUESTION}")
         print("Answer    ", end="", file=self.screen, flush=True)
-        asked = demo.ask(url, demo.QUESTION, self.screen)
+        asked = demo_agent.ask(url, demo_agent.QUESTION, self.screen)
         self._say(f"\n          said version {model['meta']['version']}\n")
         return {"answers": answers, "answer": asked.answer, "decode_tokens_per_s": asked.decode_tokens_per_s}
 
@@ -180,12 +180,12 @@ class Act:
             if over(state):
                 return state
             time.sleep(POLL_S)
-        raise demo.DemoError(f"waited in vain for {what}; {self.log} may tell why")
+        raise demo_agent.DemoError(f"waited in vain for {what}; {self.log} may tell why")
 
     def _got(self, url: str, path: str) -> dict[str, Any]:
         """What the agent says to its administrator. Raises DemoError."""
         address = urllib.parse.urlsplit(url)
-        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=demo.ANSWER_S)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=demo_agent.ANSWER_S)
         try:
             token = (self.home / "admin-token").read_text(encoding="utf-8").strip()
             with contextlib.closing(connection):
@@ -193,9 +193,9 @@ class Act:
                 answer = connection.getresponse()
                 found: dict[str, Any] = json.loads(answer.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise demo.DemoError(f"the agent does not answer: {error}; {self.log} may tell why") from error
+            raise demo_agent.DemoError(f"the agent does not answer: {error}; {self.log} may tell why") from error
         if answer.status != http.HTTPStatus.OK:
-            raise demo.DemoError(f"the agent answered {answer.status}: {found}")
+            raise demo_agent.DemoError(f"the agent answered {answer.status}: {found}")
         return found
 
     def _say(self, line: str) -> None:

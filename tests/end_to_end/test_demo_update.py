@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-import demo
+import demo_agent
 import demo_update
 import pytest
 
@@ -30,5 +30,5 @@ def test_a_running_agent_takes_what_is_good_and_refuses_what_is_not(
     assert "golden answers come out" in versions[2]["refused"]
     assert "timestamp was signed by 0/1 keys" in versions[3]["refused"]
     assert len({one["answer"] for one in versions}) == 1  # the same weights, whatever the number
-    with pytest.raises(demo.DemoError):
-        demo.ask(told["url"], "Still there?", sys.stderr)
+    with pytest.raises(demo_agent.DemoError):
+        demo_agent.ask(told["url"], "Still there?", sys.stderr)

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import demo
+import demo_agent
 import demo_update
 import psutil
 import pytest
@@ -134,7 +135,7 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     program.write_text(FAKE_EDGEKIT, encoding="utf-8")
     model = tmp_path / "model.gguf"
     model.write_bytes(b"GGUF")
-    monkeypatch.setattr(demo, "EDGEKIT", (sys.executable, str(program)))
+    monkeypatch.setattr(demo_agent, "EDGEKIT", (sys.executable, str(program)))
     monkeypatch.setattr(demo, "ROOT", tmp_path)
     monkeypatch.setattr(demo, "demo_model", lambda: model)
     monkeypatch.setattr(demo_update, "POLL_S", 0.01)
@@ -236,9 +237,9 @@ def test_what_never_happens_is_not_waited_for_for_ever(
 def started(kit: SimpleNamespace, *arguments: str) -> "subprocess.Popen[str]":
     """The demo, in a process of its own."""
     starter = (
-        "import signal, sys, pathlib, demo\n"
+        "import signal, sys, pathlib, demo, demo_agent\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits it ignored
-        f"demo.EDGEKIT = (sys.executable, {str(kit.program)!r})\n"
+        f"demo_agent.EDGEKIT = (sys.executable, {str(kit.program)!r})\n"
         f"demo.ROOT = pathlib.Path({str(kit.folder)!r})\n"
         f"sys.exit(demo.main(['--update', '--port', '0', '--model', {str(kit.model)!r}, *{list(arguments)!r}]))"
     )
