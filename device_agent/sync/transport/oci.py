@@ -20,7 +20,7 @@ from device_agent.sync.transport.http import HttpSource
 from device_agent.sync.transport.surroundings import Surroundings
 from device_agent.sync.transport.throttle import PIECE_BYTES
 from device_agent.sync.transport.web import Answer, Web
-from edgekit.errors import CorruptRelease, NotInRepository, Unreachable, UsageError
+from edgekit.errors import CorruptRelease, NotAdmitted, NotInRepository, UsageError
 from edgekit.release import oci
 from edgekit.release.oci import Reference
 
@@ -72,7 +72,7 @@ class Registry(Web):
         return super().get(path, headers, expect=expect)
 
     def _token(self, challenge: str) -> str:
-        """The value of an Authorization header. Raises Unreachable."""
+        """The value of an Authorization header. Raises NotAdmitted, Unreachable."""
         scheme, _, rest = challenge.partition(" ")
         wanted = dict(_CHALLENGE.findall(rest[:4000]))
         realm = _realm(wanted.get("realm", "")) if scheme.lower() == "bearer" else None
@@ -95,10 +95,9 @@ class Registry(Web):
             raise self._refused("gives no token that can be read")
         return f"Bearer {token}"
 
-    def _refused(self, does: str) -> Unreachable:
-        if self._user is None:
-            return Unreachable(f"{self.base.name} {does}: an address may say it, oci://user:password@host/name:tag")
-        return Unreachable(f"{self.base.name} {does}, and does not take this device's user name and password")
+    def _refused(self, does: str) -> NotAdmitted:
+        doubt = "" if self._user is None else ", and does not take this device's user name and password"
+        return NotAdmitted(f"{self.base.name} {does}{doubt}")
 
 
 def _realm(url: str) -> Address | None:
