@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
 from typing import Literal
 from urllib.parse import urlencode
 
@@ -28,7 +29,8 @@ NEWEST = "metadata/timestamp.json"
 """Whoever reads this wants to see the tag as it is now."""
 
 MAX_LAYERS = 20_000
-MAX_TOKEN_PIECES = 64
+MAX_TOKEN_BYTES = 64 << 10
+_TOKEN_PIECE_BYTES = 1 << 10
 
 _CHALLENGE = re.compile(r'(\w{1,20})="([^"]{0,1000})"')
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,16384}")
@@ -80,16 +82,15 @@ class Registry(Web):
             raise self._refused("asks who we are")
         query = urlencode({name: wanted[name] for name in ("service", "scope") if name in wanted})
         asked = Web(dataclasses.replace(realm, query=query, secret=self._user), surroundings=self.surroundings)
-        try:
-            answer = asked.get("", {}, expect=(200, 400, 401, 403))
+        with closing(asked), closing(asked.get("", {}, expect=(200, 400, 401, 403))) as answer:
             if answer.status != 200:
                 raise self._refused(f"gives no token ({answer.status})")
-            raw = b"".join(itertools.islice(answer.pieces(PIECE_BYTES), MAX_TOKEN_PIECES))
+            pieces = answer.pieces(_TOKEN_PIECE_BYTES)
+            raw = b"".join(itertools.islice(pieces, MAX_TOKEN_BYTES // _TOKEN_PIECE_BYTES))
+        try:
             found = msgspec.json.decode(raw, type=_Token)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self._refused("gives no token that can be read") from error
-        finally:
-            asked.close()
         token = found.token or found.access_token
         if not _TOKEN.fullmatch(token):
             raise self._refused("gives no token that can be read")
