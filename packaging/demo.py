@@ -83,9 +83,11 @@ def _demo(options: argparse.Namespace, screen: TextIO) -> None:
     if options.update:
         import demo_update
 
-        told = demo_update.Act(bundle.parent / "update", model, bundle, screen).play(options.port)
-        if options.json:
-            print(json.dumps(told), flush=True)
+        act = demo_update.Act(bundle.parent / "update", model, bundle, screen)
+        with act.played(options.port) as (process, told):
+            if options.json:
+                print(json.dumps(told), flush=True)
+            _stay(process, screen, once=options.once)
         return
     bundle_bytes = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
     with agent(bundle, options.port) as (process, url):
@@ -97,9 +99,14 @@ def _demo(options: argparse.Namespace, screen: TextIO) -> None:
         print(f"Page      {url}", file=screen, flush=True)
         if options.json:
             print(json.dumps({**vars(asked), "bundle_bytes": bundle_bytes, "url": url}), flush=True)
-        if not options.once:
-            print("Ctrl-C stops it.", file=screen, flush=True)
-            raise DemoError(f"the agent ended by itself with exit code {process.wait()}")
+        _stay(process, screen, once=options.once)
+
+
+def _stay(process: subprocess.Popen[str], screen: TextIO, *, once: bool) -> None:
+    """Until Ctrl-C, which is the only good end of it."""
+    if not once:
+        print("Ctrl-C stops it.", file=screen, flush=True)
+        raise DemoError(f"the agent ended by itself with exit code {process.wait()}")
 
 
 # --- export ---------------------------------------------------------------------------------
@@ -149,28 +156,38 @@ def edgekit(*arguments: str) -> int:
 
 @contextlib.contextmanager
 def agent(
-    bundle: Path | None, port: int | None, *, variables: Mapping[str, str] | None = None
+    bundle: Path | None, port: int | None, *, variables: Mapping[str, str] | None = None, log: Path | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A running `edgekit serve` and its address; stopped at the end of the block. None serves what a device has.
 
-    It gets a session of its own, so that Ctrl-C reaches this process alone and stopping happens once.
-    Raises DemoError if it does not start.
+    What it has to tell goes to standard error, or into the file `log`. It gets a session of its own, so that Ctrl-C
+    reaches this process alone and stopping happens once. Raises DemoError if it does not start.
     """
     served = () if bundle is None else (str(bundle),)
     command = [*EDGEKIT, "serve", *served, "--port", str(free_port() if port is None else port), "--json"]
     environment = {**os.environ, **(variables or {})}
     own_session = os.name == "posix"
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, start_new_session=own_session, env=environment
-    ) as process:
+    with (
+        contextlib.nullcontext() if log is None else log.open("w", encoding="utf-8") as told,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=told, text=True, start_new_session=own_session, env=environment
+        ) as process,
+    ):
         try:
-            yield process, ready_url(process.stdout or ())
+            yield process, _ready_url(process, log)
         finally:
             process.terminate()
             try:
                 process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _ready_url(process: subprocess.Popen[str], log: Path | None) -> str:
+    try:
+        return ready_url(process.stdout or ())
+    except DemoError as error:
+        raise DemoError(f"{error}" if log is None else f"{error}; {log} tells why") from error
 
 
 def free_port() -> int:

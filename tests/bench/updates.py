@@ -35,7 +35,8 @@ from edgekit.release.manifest import Codec, HealthFloor, Release, Requires
 from export.adapt.convert import Digits
 from export.adapt.job import AdapterJob, export_adapter
 from export.checkpoints import Checkpoint, open_checkpoint
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from export.publish.content import add_release
 from export.publish.deltas import make_delta, predict
 from export.quantize.plan import Rounding
