@@ -22,6 +22,7 @@ http {{
   default_type application/octet-stream;
   client_body_temp_path {work}/body; proxy_temp_path {work}/proxy; fastcgi_temp_path {work}/fastcgi;
   uwsgi_temp_path {work}/uwsgi; scgi_temp_path {work}/scgi;
+  proxy_cache_path {work}/cache keys_zone=cache:1m;
   server {{
     listen 127.0.0.1:{port}{tls};
     root {folder};

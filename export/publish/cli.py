@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from export.publish.keys import Keyring
     from export.publish.pipeline import Group, Job, Outcome
     from export.publish.repository import Repository
+    from export.publish.verify import Place
 
 Record = TypeVar("Record")
 
@@ -131,6 +132,7 @@ def publish_command(  # noqa: PLR0913, PLR0917 - click passes one argument for e
     from edgekit.release.oci import parse_reference
     from export.publish.channels import steps
     from export.publish.pipeline import Job
+    from export.publish.verify import place_of
 
     target = None if oci is None else parse_reference(oci)
     channel = None if no_offer else channel or _usual_channel(bundle)
@@ -138,6 +140,8 @@ def publish_command(  # noqa: PLR0913, PLR0917 - click passes one argument for e
         raise UsageError("--percent and --ramp are for a --channel.")
     if unsigned and signed:
         raise UsageError("--unsigned makes the request that --signed goes on with: give one of them.")
+    if unsigned and target is not None:
+        raise UsageError("--unsigned publishes nothing yet: --oci goes with --signed.")
     job = Job(
         folder=bundle,
         channel=channel,
@@ -149,12 +153,13 @@ def publish_command(  # noqa: PLR0913, PLR0917 - click passes one argument for e
         most_deltas=most,
         codecs=codec.SLOW if cpu == "slow" else codec.EVERY,
     )
+    place = place_of(verify_url or str(repo))
     repository, keyring = opened(repo, folders)
     if unsigned is not None:
         _prepare(job, repository, unsigned, as_json=as_json)
         return
     outcome = _publish(job, repository, keyring, signed)
-    _verify(outcome, repository, verify_url)
+    _verify(outcome, repository, place)
     facts = _pushed(outcome, repository, target) if target is not None else None
     _show(outcome, repo, facts, as_json=as_json)
 
@@ -203,15 +208,14 @@ def _prepare(job: "Job", repository: "Repository", file: Path, *, as_json: bool)
     click.echo(f"    2. here, the same command again:  edgekit publish {job.folder} ... --signed {file}")
 
 
-def _verify(outcome: "Outcome", repository: "Repository", url: str | None) -> None:
+def _verify(outcome: "Outcome", repository: "Repository", place: "Place") -> None:
     """Look at it again as a device; what is new is read whole."""
-    from export.publish.verify import place_of, shows
+    from export.publish.verify import shows
 
     packs = (*outcome.release.packs, *(pack for delta in outcome.deltas for pack in delta.packs))
     new = {pack.sha256 for pack in packs}
     bar = Bar()
-    bar.stage(f"fetching it again from {url or repository.folder}")
-    place = place_of(url or str(repository.folder))
+    bar.stage(f"fetching it again from {place.name}")
     shows(place, repository.root(1), repository.folder, now=clock(), tell=bar.advance, read=new)
 
 

@@ -98,7 +98,7 @@ class Registry:
     def tag(self, manifest: bytes, tag: str) -> None:
         """Point a tag at a manifest."""
         address = f"{self._reference.url}manifests/{tag}"
-        headers = {"Content-Type": oci.MANIFEST_TYPE}
+        headers = {"Content-Type": oci.MANIFEST_TYPE, "Content-Length": str(len(manifest))}
         self._ask("PUT", address, allowed=(201,), headers=headers, body=lambda: iter((manifest,)))
 
     def close(self) -> None:

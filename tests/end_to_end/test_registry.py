@@ -5,9 +5,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from device_agent.releases.store import Store
 from device_agent.sync.enrolling import trust_on_first_use
 from device_agent.sync.transport.oci import OciSource
 from device_agent.sync.transport.throttle import PIECE_BYTES
@@ -18,7 +20,8 @@ from export.publish.channels import Wish
 from export.publish.oci import Pushed, push
 from export.publish.repository import Change
 from tests.contents import Never
-from tests.end_to_end.offline import BALLAST, BALLAST_BYTES, Device, Works, works
+from tests.device_agent.bundles import edit, seal
+from tests.end_to_end.offline import BALLAST, BALLAST_BYTES, Device, Works, bundle, works
 from tests.end_to_end.registries import Storage, Tool
 from tests.export.publish.publishers import NOW
 from tests.servers import nginx, registry
@@ -140,6 +143,27 @@ def test_who_is_told_to_go_back_finds_the_release_before(shop: Shop) -> None:
     assert tool.tags() == ["stable", "tiny-llama-1.0"]
     beside = {layer["digest"] for layer in tool.manifest("tiny-llama-1.0")["layers"]}
     assert {f"sha256:{file.sha256}" for file in shop.works.releases[1].files if file.size} <= beside
+
+
+def test_a_release_of_many_files_comes_whole_empty_ones_and_twins_too(shop: Shop) -> None:
+    folder = bundle(shop.works.folder / "many", 3)
+    names = [f"extra-{i}.json" for i in range(8)]
+    for i, name in enumerate(names):
+        (folder / name).write_bytes(b"" if i < 2 else b"twin" if i < 4 else bytes([i]))
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["files"] += [{"path": name, "size": 0, "sha256": "0" * 64} for name in names]
+
+    edit(folder, change)
+    seal(folder)
+    shop.works.publish(3, folder=folder)
+    shop.push(3)
+    device = shop.works.device("till")
+    assert device.sync(shop.address).ending == "installed"
+    [serving] = Store(device.home).serving()
+    assert {name: (serving.folder / name).read_bytes() for name in names} == {
+        name: (folder / name).read_bytes() for name in names
+    }
 
 
 def test_a_device_without_keys_believes_the_first_ones_of_a_registry(stocked: Shop, tmp_path: Path) -> None:

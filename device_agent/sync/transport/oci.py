@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
 from typing import Literal
 from urllib.parse import urlencode
 
@@ -20,7 +21,7 @@ from device_agent.sync.transport.http import HttpSource
 from device_agent.sync.transport.surroundings import Surroundings
 from device_agent.sync.transport.throttle import PIECE_BYTES
 from device_agent.sync.transport.web import Answer, Web
-from edgekit.errors import CorruptRelease, NotInRepository, Unreachable, UsageError
+from edgekit.errors import CorruptRelease, NotAdmitted, NotInRepository, UsageError
 from edgekit.release import oci
 from edgekit.release.oci import Reference
 
@@ -28,7 +29,8 @@ NEWEST = "metadata/timestamp.json"
 """Whoever reads this wants to see the tag as it is now."""
 
 MAX_LAYERS = 20_000
-MAX_TOKEN_PIECES = 64
+MAX_TOKEN_BYTES = 64 << 10
+_TOKEN_PIECE_BYTES = 1 << 10
 
 _CHALLENGE = re.compile(r'(\w{1,20})="([^"]{0,1000})"')
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,16384}")
@@ -72,7 +74,7 @@ class Registry(Web):
         return super().get(path, headers, expect=expect)
 
     def _token(self, challenge: str) -> str:
-        """The value of an Authorization header. Raises Unreachable."""
+        """The value of an Authorization header. Raises NotAdmitted, Unreachable."""
         scheme, _, rest = challenge.partition(" ")
         wanted = dict(_CHALLENGE.findall(rest[:4000]))
         realm = _realm(wanted.get("realm", "")) if scheme.lower() == "bearer" else None
@@ -80,25 +82,23 @@ class Registry(Web):
             raise self._refused("asks who we are")
         query = urlencode({name: wanted[name] for name in ("service", "scope") if name in wanted})
         asked = Web(dataclasses.replace(realm, query=query, secret=self._user), surroundings=self.surroundings)
-        try:
-            answer = asked.get("", {}, expect=(200, 400, 401, 403))
+        with closing(asked), closing(asked.get("", {}, expect=(200, 400, 401, 403))) as answer:
             if answer.status != 200:
                 raise self._refused(f"gives no token ({answer.status})")
-            raw = b"".join(itertools.islice(answer.pieces(PIECE_BYTES), MAX_TOKEN_PIECES))
+            pieces = answer.pieces(_TOKEN_PIECE_BYTES)
+            raw = b"".join(itertools.islice(pieces, MAX_TOKEN_BYTES // _TOKEN_PIECE_BYTES))
+        try:
             found = msgspec.json.decode(raw, type=_Token)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self._refused("gives no token that can be read") from error
-        finally:
-            asked.close()
         token = found.token or found.access_token
         if not _TOKEN.fullmatch(token):
             raise self._refused("gives no token that can be read")
         return f"Bearer {token}"
 
-    def _refused(self, does: str) -> Unreachable:
-        if self._user is None:
-            return Unreachable(f"{self.base.name} {does}: an address may say it, oci://user:password@host/name:tag")
-        return Unreachable(f"{self.base.name} {does}, and does not take this device's user name and password")
+    def _refused(self, does: str) -> NotAdmitted:
+        doubt = "" if self._user is None else ", and does not take this device's user name and password"
+        return NotAdmitted(f"{self.base.name} {does}{doubt}")
 
 
 def _realm(url: str) -> Address | None:

@@ -50,6 +50,8 @@ def open_source(
         raise UsageError("No repository is given: a URL, a folder or a .tar file.")
     around = surroundings or Surroundings(clock=clock, environment=os.environ)
     throttle = Throttle(settings.most_bytes_per_s, settings.windows, stop=stop, surroundings=around)
+    if len({scheme_of(text) == "oci" for text in repositories}) > 1:
+        raise UsageError("A registry (oci://) holds files and other repositories packs: mirrors are all of one kind.")
     hosts = (parse(text).host for text in repositories if scheme_of(text) in ("http", "https"))
     most = settings.most_bytes_per_s or float("inf")
     way = Way(

@@ -149,6 +149,9 @@ def test_conditions_are_said_in_words(ready: Shell, third: Path) -> None:
         ["--channel", "c", "--ramp", "soon:5"],
         ["--channel", "c", "--ramp", "2026-12-01:500"],
         ["--unsigned", "a", "--signed", "b"],
+        ["--unsigned", "a", "--oci", "registry.example/tiny:stable"],
+        ["--oci", "registry.example/Tiny"],
+        ["--verify-url", "oci://registry.example/tiny:stable"],
     ],
 )
 def test_what_cannot_be_meant_is_said_before_any_work(ready: Shell, third: Path, words: list[str]) -> None:
