@@ -1,6 +1,7 @@
 """What a person says of a channel, and the file that comes of it."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -89,7 +90,9 @@ def test_a_percentage_and_a_ramp_are_one_too_many() -> None:
         steps(5, "2026-12-01:5")
 
 
-LISTED = {release_target(f"tiny-{n}"): {"sequence": n, "model": "tiny", "kind": "model"} for n in (1, 2)}
+LISTED: dict[str, dict[str, Any]] = {
+    release_target(f"tiny-{n}"): {"sequence": n, "model": "tiny", "kind": "model"} for n in (1, 2)
+}
 
 
 @pytest.mark.parametrize("wish", [Wish(release="tiny-3"), Wish(abort_to="tiny-3")])
