@@ -210,10 +210,12 @@ class Activation:
         """Stay on a release (None: the active one), whatever the channel says. Raises Refused, as `rollback` does."""
         line = self._store.state().line(channel)
         known = [ref for ref in (line.active, line.previous) if ref is not None]
+        if not known:
+            raise Refused(f"nothing is installed from {channel} that could be pinned")
         wanted = next((ref for ref in known if release_id in (None, ref.id)), None)
         if wanted is None:
-            there = ", ".join(ref.id for ref in known) or "none"
-            raise Refused(f"{release_id or 'nothing'} cannot be pinned on {channel}, which has: {there}")
+            there = ", ".join(ref.id for ref in known)
+            raise Refused(f"{release_id} cannot be pinned on {channel}, which has: {there}")
         if wanted != line.active:
             self._must_be_whole(wanted, {})
         self._changed(channel, lambda before: rules.pinned(before, channel, wanted))

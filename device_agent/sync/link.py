@@ -339,7 +339,9 @@ _REFUSALS = (Untrusted, TrustLost, CorruptRelease, Refused)
 
 
 def _with_trouble(outcome: Outcome, trouble: Untrusted | None) -> Outcome:
-    """A repository that is not to be trusted is what is told, unless its packs were of use."""
+    """A repository that is not to be trusted is what is told, and no release, unless its packs were of use."""
     if trouble is None or outcome.ending == "installed":
         return outcome
-    return dataclasses.replace(outcome, ending="refused", reason=str(trouble), exit_code=trouble.exit_code)
+    return dataclasses.replace(
+        outcome, ending="refused", release=None, reason=str(trouble), exit_code=trouble.exit_code
+    )

@@ -87,6 +87,7 @@ def set_command(  # noqa: PLR0913, PLR0917 - click passes one argument for each 
     )
     if wish == channels.Wish():
         raise UsageError("say what is to change: --release, --percent, --ramp, --pause, --abort-to ...")
+    channels.check_name(name)
     repository, keyring = opened(repo, folders)
     with repository.writing():
         old = repository.channels().get(name)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 Record = TypeVar("Record")
 
 _REASONS = 3
+_WORTH_TELLING = 0.05
 _HEALTH = {"agreement": "agreement", "speed": "decode_tokens_per_s", "memory": "rss_bytes", "probe": "probe_s"}
 _REQUIRES = {"edgekit": "edgekit", "onnxruntime": "onnxruntime", "machine": "machines", "memory": "memory_bytes"}
 """Words of --health and --requires, and the manifest's fields that they mean."""
@@ -130,12 +131,14 @@ def publish_command(  # noqa: PLR0913, PLR0917 - click passes one argument for e
     """
     from edgekit.release import codec
     from edgekit.release.oci import parse_reference
-    from export.publish.channels import steps
+    from export.publish.channels import check_name, steps
     from export.publish.pipeline import Job
     from export.publish.verify import place_of
 
     target = None if oci is None else parse_reference(oci)
     channel = None if no_offer else channel or _usual_channel(bundle)
+    if channel is not None:
+        check_name(channel)
     if channel is None and (percent is not None or ramp is not None):
         raise UsageError("--percent and --ramp are for a --channel.")
     if unsigned and signed:
@@ -249,12 +252,12 @@ def _row(group: "Group") -> tuple[str, str, str]:
 
 
 def _reasons(group: "Group") -> str:
-    """The files that cost most."""
+    """The files that cost most; where nearly all is what tells of the release itself, none."""
     shares = sorted(group.prediction.shares, key=lambda share: -share.bytes)[:_REASONS]
     return ", ".join(
         f"{share.path} ({megabytes(share.difference_bytes)} of differences, {megabytes(share.whole_bytes)} new)"
         for share in shares
-        if share.bytes
+        if share.bytes >= group.prediction.bytes * _WORTH_TELLING
     )
 
 

@@ -368,6 +368,7 @@ def test_g03_an_older_copy_that_is_of_no_use_is_refused() -> None:
     outcome = updated(on)
     assert (outcome.ending, outcome.exit_code) == ("refused", 61)
     assert "older" in outcome.reason
+    assert outcome.release is None, "what is refused is the repository"
 
 
 # --- several channels -------------------------------------------------------------------------
