@@ -18,6 +18,7 @@ the report is gone until the device's next one.
 import os
 import stat
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -26,6 +27,8 @@ from urllib.request import getproxies, proxy_bypass, url2pathname
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from device_agent.sync.transport.pace import Pace
+from device_agent.sync.transport.web import paced_pools
 from edgekit import __version__
 from edgekit.errors import Unreachable
 from edgekit.files import write_durably
@@ -47,7 +50,9 @@ def places(report: str | None, repositories: Sequence[str]) -> tuple[str, ...]:
         folder = folder_of(repository)
         if folder is not None:
             returns = (folder.parent if folder.suffix == ".tar" else folder) / RETURNS
-            found += [str(returns)] if returns.is_dir() and str(returns) not in found else []
+            # On a stranger's stick it may be a link to anywhere on this device.
+            is_there = returns.is_dir() and not returns.is_symlink()
+            found += [str(returns)] if is_there and str(returns) not in found else []
     return tuple(found)
 
 
@@ -80,7 +85,7 @@ def deliver(envelope: bytes, device_id: str, place: str) -> None:
                 _put(envelope, f"{place.rstrip('/')}/{device_id}{SUFFIX}")
             else:
                 _leave(envelope, folder, device_id + SUFFIX)
-        except (HTTPError, OSError, ValueError) as error:
+        except (HTTPError, OSError, ValueError, Unreachable) as error:
             failed.append(error)
 
     # A thread, since no timeout of a socket bounds a server that sends one byte now and then, or a dying stick.
@@ -94,6 +99,8 @@ def deliver(envelope: bytes, device_id: str, place: str) -> None:
 
 
 def _why(error: Exception) -> str:
+    if isinstance(error, Unreachable):
+        return error.problem
     return error.strerror or str(error) if isinstance(error, OSError) else type(error).__name__
 
 
@@ -136,4 +143,6 @@ def _put(envelope: bytes, url: str) -> None:
 
 def _pool(scheme: str, host: str) -> urllib3.PoolManager:
     proxy = None if proxy_bypass(host) else getproxies().get(scheme)
-    return urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
+    manager = urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
+    manager.pool_classes_by_scheme = paced_pools(Pace(least_bytes_per_s=0.0, ticks=time.monotonic))
+    return manager

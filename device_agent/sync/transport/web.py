@@ -50,9 +50,10 @@ _PROBLEMS: tuple[tuple[type[exceptions.HTTPError], str], ...] = (
 class Answer:
     """A response of which the head is here."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, name: str) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse, name: str, pace: Pace) -> None:
         self._response = response
         self._name = name
+        self._pace = pace
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
 
@@ -66,9 +67,12 @@ class Answer:
         """The body as it comes, at most `piece_bytes` at once. Raises Unreachable."""
         try:
             while piece := self._response.read1(piece_bytes, decode_content=False):
+                self._pace.came(len(piece))
                 yield piece
         except exceptions.HTTPError as error:
             raise Unreachable(f"{self._name}: {problem_of(error)}") from error
+        except Unreachable as error:
+            raise Unreachable(f"{self._name}: {error.problem}") from error
 
     def close(self) -> None:
         """Leave the rest of the body; the connection is used again only if nothing is left of it."""
@@ -144,7 +148,7 @@ class Web:
             raise Unreachable(f"{self.base.name}: {problem_of(error)}") from error
         except Unreachable as error:
             raise Unreachable(f"{self.base.name}: {error.problem}") from error
-        return Answer(response, self.base.name)
+        return Answer(response, self.base.name, self._pace)
 
     def _pool(self, origin: Origin | None) -> urllib3.PoolManager:
         proxy = None if origin is None else proxy_of(origin, self._proxies)
@@ -160,7 +164,7 @@ class Web:
             if proxy is None
             else _behind(proxy, self._trusted)
         )
-        manager.pool_classes_by_scheme = _paced_pools(self._pace)
+        manager.pool_classes_by_scheme = paced_pools(self._pace)
         return manager
 
     def _refusal(self, answer: Answer, path: str) -> SyncError:
@@ -246,7 +250,7 @@ def _behind(proxy: str, trusted: ssl.SSLContext) -> urllib3.PoolManager:
 # --- connections that tell how fast they are --------------------------------------------------
 
 
-def _paced_pools(pace: Pace) -> dict[str, type[HTTPConnectionPool]]:
+def paced_pools(pace: Pace) -> dict[str, type[HTTPConnectionPool]]:
     """Pools of connections of which each read of the socket passes `pace`."""
 
     class Response(http.client.HTTPResponse):

@@ -33,6 +33,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.came.append(
             (self.command, self.path, {name.lower(): value for name, value in self.headers.items()}, body)
         )
+        while self.server.status == 100:
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n" * 1000)
         self.send_response(self.server.status)
         for name, value in self.server.headers.items():
             self.send_header(name, value)
@@ -93,6 +95,12 @@ def test_a_report_goes_nowhere_else_than_was_said(status: int) -> None:
 @pytest.mark.parametrize("status", [400, 401, 404, 405, 413, 500, 503])
 def test_a_server_that_does_not_want_it_is_said(status: int) -> None:
     with answering(status) as (_, host), pytest.raises(Unreachable, match=str(status)):
+        deliver(BODY, "till-7", f"http://{host}/reports")
+
+
+def test_a_server_that_says_go_on_for_ever_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Server, "handle_error", lambda *_: None)
+    with answering(100) as (_, host), pytest.raises(Unreachable, match="without end"):
         deliver(BODY, "till-7", f"http://{host}/reports")
 
 
