@@ -215,7 +215,9 @@ class Agent:
             releases = self.releases.serving()
         except EdgekitError as problem:
             log.error("nothing that was synced is served: %s", problem)  # noqa: TRY400 - the sentence is for people
-            return found
+            releases = ()
+        if not releases and not config.store.exists():  # one that was named would have been an error
+            log.warning("there are no models: %s does not exist", config.store)
         return with_releases(found, releases) if releases else found
 
     def _take_over_releases(self) -> None:
@@ -246,7 +248,6 @@ class Agent:
 def found_at(store: Path, *, named: bool) -> Found:
     """What is in the store. One that nobody `named` need not be there yet. Raises BundleError."""
     if not named and not store.is_dir():
-        log.warning("there are no models: %s does not exist", store)
         return Found(entries=())
     return scan(store)
 

@@ -110,11 +110,16 @@ def _step(part: str) -> RampStep:
     return RampStep(int((at if at.tzinfo else at.replace(tzinfo=datetime.UTC)).timestamp()), share)
 
 
-def check(channel: Channel, listed: Mapping[str, Mapping[str, Any]], floors: Mapping[str, int]) -> None:
-    """Hold a channel against the list of releases (TUF's custom field by target path) and the floors.
+def check(
+    channel: Channel, listed: Mapping[str, Mapping[str, Any]], floors: Mapping[str, int], *, old: Channel | None = None
+) -> None:
+    """Hold a channel against the list of releases (TUF's custom field by target path), the floors, and what it was.
 
-    Raises PublishError: devices would refuse what it names.
+    Raises PublishError: devices would refuse what it names, or an adapter would take the place of their model.
     """
+    kinds = {entry["kind"] for release in _named(channel, old) if (entry := listed.get(release_target(release)))}
+    if len(kinds) > 1:
+        raise PublishError(f"channel {channel.name} has {' and '.join(sorted(kinds))}: give each kind its own channel")
     for field_name in ("release", "previous", "abort_to"):
         release = getattr(channel, field_name)
         if release is None:
@@ -126,3 +131,8 @@ def check(channel: Channel, listed: Mapping[str, Mapping[str, Any]], floors: Map
             raise PublishError(
                 f"channel {channel.name} names {release} ({field_name}), which is below the floor of {entry['model']}"
             )
+
+
+def _named(*versions: Channel | None) -> set[ReleaseId]:
+    found = {name for one in versions if one is not None for name in (one.release, one.previous, one.abort_to)}
+    return {name for name in found if name is not None}

@@ -1,6 +1,5 @@
 """`edgekit publish`: from a bundle to what devices are offered. Light to import."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,9 +8,10 @@ import click
 import msgspec
 
 from edgekit.cli import print_json
-from edgekit.errors import KeyUnavailable, UsageError
+from edgekit.errors import KeyUnavailable, PublishError, UsageError
 from edgekit.settings import parse_size
 from export.cli import Bar
+from export.publish.push_cli import pushed, say_pushed
 from export.publish.terminal import (
     clock,
     done,
@@ -25,7 +25,8 @@ from export.publish.terminal import (
 )
 
 if TYPE_CHECKING:
-    from edgekit.release.manifest import HealthFloor, Release, Requires
+    from edgekit.release.manifest import HealthFloor, Requires
+    from edgekit.release.oci import Reference
     from export.publish.keys import Keyring
     from export.publish.pipeline import Group, Job, Outcome
     from export.publish.repository import Repository
@@ -97,7 +98,7 @@ With the key of `releases` on a machine that is not on the network:
 @click.option(
     "--oci",
     metavar="HOST/NAME:TAG",
-    help="Push it into an OCI registry as well, with all that devices need to trust it.",
+    help="Push it into an OCI registry as well, as `edgekit repo push` does with what is changed later.",
 )
 @json_option
 def publish_command(  # noqa: PLR0913, PLR0917 - click passes one argument for each option
@@ -127,9 +128,11 @@ def publish_command(  # noqa: PLR0913, PLR0917 - click passes one argument for e
     It is devices' choice when: they see it the next time they look. What was published before stays as it is.
     """
     from edgekit.release import codec
+    from edgekit.release.oci import parse_reference
     from export.publish.channels import steps
     from export.publish.pipeline import Job
 
+    target = None if oci is None else parse_reference(oci)
     channel = None if no_offer else channel or _usual_channel(bundle)
     if channel is None and (percent is not None or ramp is not None):
         raise UsageError("--percent and --ramp are for a --channel.")
@@ -152,9 +155,8 @@ def publish_command(  # noqa: PLR0913, PLR0917 - click passes one argument for e
         return
     outcome = _publish(job, repository, keyring, signed)
     _verify(outcome, repository, verify_url)
-    if oci is not None:
-        _push(repository, outcome.release, oci)
-    _show(outcome, repo, as_json=as_json)
+    facts = _pushed(outcome, repository, target) if target is not None else None
+    _show(outcome, repo, facts, as_json=as_json)
 
 
 def _usual_channel(folder: Path) -> str | None:
@@ -164,18 +166,13 @@ def _usual_channel(folder: Path) -> str | None:
     return None if (folder / contract.ADAPTER_MANIFEST_FILE).is_file() else "stable"
 
 
-def _push(repository: "Repository", release: "Release", reference: str) -> None:
-    """Copy the release into a registry, under a tag of its own."""
-    from edgekit.release.oci import parse_reference
-    from export.publish.oci import Credentials, push_release
-
-    user, password = (os.environ.get(f"EDGEKIT_REGISTRY_{what}", "") for what in ("USER", "PASSWORD"))
-    target = parse_reference(reference)
-    pushed = push_release(repository, release, target, credentials=Credentials(user=user, password=password))
-    click.echo(
-        f"pushed {release.id} to {target}: {pushed.sent_bytes:,} bytes sent, {pushed.present_bytes:,} there before",
-        err=True,
-    )
+def _pushed(outcome: "Outcome", repository: "Repository", target: "Reference") -> dict[str, Any]:
+    """The folder has it by now, whatever a registry says. Raises PublishError."""
+    try:
+        return pushed(repository, outcome.release, target)
+    except PublishError as error:
+        after = f"It is published in {repository.folder}, and `edgekit repo push {repository.folder} {target}` goes on"
+        raise PublishError(f"{error.problem}. {after}") from error
 
 
 def _publish(job: "Job", repository: "Repository", keyring: "Keyring", signed: Path | None) -> "Outcome":
@@ -218,9 +215,9 @@ def _verify(outcome: "Outcome", repository: "Repository", url: str | None) -> No
     shows(place, repository.root(1), repository.folder, now=clock(), tell=bar.advance, read=new)
 
 
-def _show(outcome: "Outcome", repo: Path, *, as_json: bool) -> None:
+def _show(outcome: "Outcome", repo: Path, in_registry: dict[str, Any] | None, *, as_json: bool) -> None:
     if as_json:
-        print_json(_facts(outcome, repo))
+        print_json(_facts(outcome, repo) | ({"pushed": in_registry} if in_registry is not None else {}))
         return
     release, channel = outcome.release, outcome.channel
     click.echo()
@@ -234,6 +231,9 @@ def _show(outcome: "Outcome", repo: Path, *, as_json: bool) -> None:
     for group in outcome.groups:
         if group.base is not None and (reasons := _reasons(group)):
             click.echo(f"\n    from {group.base}, most of it is {reasons}")
+    if in_registry is not None:
+        click.echo(f"\nIn the registry, {in_registry['reference']}:\n")
+        say_pushed(in_registry)
     say_due(outcome.published)
 
 

@@ -9,6 +9,7 @@ from edgekit.cli import print_json
 from edgekit.errors import KeyUnavailable, PublishError, UsageError
 from export.cli import Bar
 from export.publish.keys_cli import keys_command, sign_file
+from export.publish.push_cli import push_command
 from export.publish.terminal import (
     clock,
     done,
@@ -39,6 +40,7 @@ def repo_command() -> None:
 
 
 repo_command.add_command(keys_command)
+repo_command.add_command(push_command)
 
 
 @repo_command.command(
@@ -120,7 +122,7 @@ def refresh_command(repo: Path, folders: tuple[Path, ...], *, as_json: bool) -> 
     """Sign anew what ends soon (from a timer).
 
     Once a day will do: it says that nothing has changed. Devices install nothing from a repository that has been
-    silent for 30 days; what they run, they run on.
+    silent for 30 days; what they run, they run on. Where they look in a registry, `edgekit repo push` comes after it.
     """
     from export.publish.repository import Change
 

@@ -85,15 +85,11 @@ def _web(text: str, way: Way) -> Mirror:
 
 
 def _registry(text: str, way: Way) -> Mirror:
-    """A registry may send a device anywhere, as its blobs mostly lie elsewhere: content is held to what was signed."""
     user, _, rest = text.removeprefix(oci.SCHEME).rpartition("@")
     reference = oci.parse_reference(rest)
     secret = parse(f"https://{user}@{reference.host}").secret if user else None
     registry = Registry(
-        address_of(reference, secret),
-        surroundings=way.surroundings,
-        least_bytes_per_s=way.least_bytes_per_s,
-        friends=None,
+        address_of(reference, secret), surroundings=way.surroundings, least_bytes_per_s=way.least_bytes_per_s
     )
     source = OciSource(reference, registry, piece_bytes=way.piece_bytes)
     return Mirror(source, resting=source)

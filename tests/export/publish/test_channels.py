@@ -1,11 +1,14 @@
 """What a person says of a channel, and the file that comes of it."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.errors import PublishError, UsageError
 from edgekit.release.channel import Channel, Device, RampStep, decide, parse
+from edgekit.release.names import release_target
 from export.publish.channels import Wish, changed, check, steps
 from tests.export.publish.publishers import NOW
 
@@ -86,7 +89,9 @@ def test_a_percentage_and_a_ramp_are_one_too_many() -> None:
         steps(5, "2026-12-01:5")
 
 
-LISTED = {f"releases/tiny-{n}.json": {"sequence": n, "model": "tiny"} for n in (1, 2)}
+LISTED: dict[str, dict[str, Any]] = {
+    release_target(f"tiny-{n}"): {"sequence": n, "model": "tiny", "kind": "model"} for n in (1, 2)
+}
 
 
 @pytest.mark.parametrize("wish", [Wish(release="tiny-3"), Wish(abort_to="tiny-3")])
@@ -102,3 +107,13 @@ def test_a_channel_may_not_name_what_is_below_the_floor() -> None:
     with pytest.raises(PublishError, match="below the floor"):
         check(change(FIRST, Wish(release="tiny-2")), LISTED, {"tiny": 2})
     check(change(FIRST, Wish(release="tiny-2", forget_previous=True)), LISTED, {"tiny": 2})
+
+
+def test_a_channel_of_models_never_becomes_one_of_adapters() -> None:
+    listed = {**LISTED, release_target("tone-1"): {"model": "tone", "sequence": 4, "kind": "adapter"}}
+    after = change(FIRST, Wish(release="tone-1", forget_previous=True))
+    check(after, listed, {})
+    with pytest.raises(PublishError, match="adapter and model"):
+        check(after, listed, {}, old=FIRST)
+    with pytest.raises(PublishError, match="adapter and model"):
+        check(change(FIRST, Wish(abort_to="tone-1")), listed, {})
