@@ -37,7 +37,7 @@ from device_agent.shelf.synced import Leasing, ShelfSwitch, bases, with_releases
 from device_agent.sync.identity import read_identity
 from device_agent.sync.records import LinkSettings
 from device_agent.sync.upkeep import Upkeep
-from edgekit.errors import EdgekitError, NotEnrolled, ShuttingDown
+from edgekit.errors import CorruptBundle, EdgekitError, NotEnrolled, ShuttingDown
 from edgekit.settings import Settings
 
 if TYPE_CHECKING:
@@ -153,11 +153,21 @@ class Agent:
         if self._settings.models.lazy:
             return next(iter(self.shelf.cards()), None)
         try:
-            return self.shelf.preload()
+            return self._preloaded()
         except EdgekitError:
             if self._alone:
                 raise
             return next(iter(self.shelf.cards()), None)  # others may be whole; the log and /health tell
+
+    def _preloaded(self) -> Card | None:
+        """A release that is damaged gives way to the one before it, until it is repaired. Raises as loading does."""
+        try:
+            return self.shelf.preload()
+        except CorruptBundle:
+            if not self.releases.doubts:
+                raise
+            self.activation.soaked()
+            return self.shelf.preload()
 
     # --- SIGHUP -----------------------------------------------------------------------------------
 

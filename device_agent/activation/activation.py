@@ -44,7 +44,7 @@ class Activation:
         self._served: tuple[Ref, ...] | None = None
         self._since: dict[tuple[str, Ref], float] = {}
         self._is_resumed = False
-        self._seq = -1
+        self._seen: tuple[int, frozenset[Ref]] | None = None
 
     # --- forward ----------------------------------------------------------------------------------
 
@@ -142,14 +142,15 @@ class Activation:
     def soaked(self) -> None:
         """To be called every second or so by who serves.
 
-        Takes over what another process has recorded, commits what has served for long enough without a fault, and goes
-        back from what has one.
+        Takes over what another process has recorded, lets the one before serve where a release turned out damaged,
+        commits what has served for long enough without a fault, and goes back from what has one.
         """
         if not self._switch.serving:
             return
         state, seq = self._store.seen()
+        seen = (seq, self._store.doubts)
         soaking = [line for line in state.lines if line.soaking]
-        if seq != self._seq:
+        if seen != self._seen:
             try:
                 self._serve()
             except BundleError as problem:
@@ -157,7 +158,7 @@ class Activation:
                 for line in soaking:
                     self._go_back(line, f"it cannot be served: {problem}")
                 return
-            self._seq = seq
+            self._seen = seen
         for line in soaking:
             self._watch(line)
 
@@ -267,6 +268,8 @@ class Activation:
             log.error("%s cannot be repaired: %s", ref.id, problem)  # noqa: TRY400 - the sentence is for people
         if damaged(installed) is None:
             log.warning("%s was repaired", ref.id)
+            self._store.believe(ref)
+            self._serve_quietly()
             return True
         before = self._store.state()
         after = self._store.change(lambda state: rules.lost(state, ref, gone=False))

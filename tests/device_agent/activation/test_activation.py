@@ -442,6 +442,24 @@ def test_e9_a_damaged_release_is_repaired(made: Device) -> None:
     assert made.store.seen() == before
 
 
+def test_e9_the_one_before_serves_until_what_could_not_be_loaded_is_repaired(made: Device) -> None:
+    found = hurt(made)
+    made.activation.soaked()
+    made.store.doubt(found.installed.ref)
+    before = made.store.seen()
+    made.activation.soaked()
+    assert made.switch.served[-1] == ("tiny-1",)
+
+    def repair(installed: Installed) -> None:
+        path = installed.folder / "weights"
+        (path.parent / "beside").write_bytes(b"weights of tiny 2")
+        (path.parent / "beside").replace(path)
+
+    assert made.activation.mend(found, repair)
+    assert made.switch.served[-1] == ("tiny-2",)
+    assert made.store.seen() == before
+
+
 @pytest.mark.parametrize("problem", [OSError(5, "it cannot be read"), StorageFailed("no space"), None])
 def test_e9_the_one_before_takes_over_from_what_cannot_be_repaired(
     made: Device, problem: Exception | None, caplog: pytest.LogCaptureFixture
