@@ -405,7 +405,7 @@ def test_the_one_before_can_be_pinned_and_serves_then(made: Device) -> None:
 @pytest.mark.parametrize("name", ["tiny-9", None])
 def test_what_is_not_there_cannot_be_pinned(made: Device, name: str | None) -> None:
     channel = CHANNEL if name else "empty"
-    with pytest.raises(Refused, match="cannot be pinned|could be pinned"):
+    with pytest.raises(Refused, match=r"cannot be pinned|could be pinned"):
         made.activation.pin(channel, name)
 
 
