@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from device_agent.activation import rules
 from device_agent.activation.records import Probe, Switch, Verdict
-from device_agent.releases.records import Installed, Line, Ref, State
+from device_agent.releases.records import Installed, Line, Ref, State, not_pinned
 from device_agent.releases.scrub import Damage, damaged
 from device_agent.releases.store import Store
 from device_agent.sync.records import Clock, Progress, Tell
@@ -212,7 +212,7 @@ class Activation:
         line = self._store.state().line(channel)
         known = [ref for ref in (line.active, line.previous) if ref is not None]
         if not known:
-            raise Refused(f"nothing is installed from {channel} that could be pinned")
+            raise Refused(not_pinned(line))
         wanted = next((ref for ref in known if release_id in (None, ref.id)), None)
         if wanted is None:
             there = ", ".join(ref.id for ref in known)

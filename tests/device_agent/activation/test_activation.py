@@ -402,11 +402,24 @@ def test_the_one_before_can_be_pinned_and_serves_then(made: Device) -> None:
     assert (made.switch.served[-1], made.line().pin.id) == (("tiny-1",), "tiny-1")
 
 
-@pytest.mark.parametrize("name", ["tiny-9", None])
-def test_what_is_not_there_cannot_be_pinned(made: Device, name: str | None) -> None:
-    channel = CHANNEL if name else "empty"
-    with pytest.raises(Refused, match=r"cannot be pinned|could be pinned"):
+@pytest.mark.parametrize(
+    ("channel", "name", "said"),
+    [
+        (CHANNEL, "tiny-9", "tiny-9 cannot be pinned on"),
+        ("empty", None, "nothing is installed from empty"),
+        ("empty", "tiny-9", "nothing is installed from empty"),
+    ],
+)
+def test_what_is_not_there_cannot_be_pinned(made: Device, channel: str, name: str | None, said: str) -> None:
+    with pytest.raises(Refused, match=said):
         made.activation.pin(channel, name)
+
+
+def test_what_is_still_watched_cannot_be_pinned(made: Device) -> None:
+    ref = made.store.state().line(CHANNEL).active
+    made.store.change(lambda state: state.with_line(Line(channel="first", trial=ref)))
+    with pytest.raises(Refused, match="is still on trial"):
+        made.activation.pin("first", None)
 
 
 def test_a_damaged_release_cannot_be_pinned(made: Device) -> None:
