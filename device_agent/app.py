@@ -37,7 +37,7 @@ from device_agent.shelf.synced import Leasing, ShelfSwitch, bases, with_releases
 from device_agent.sync.identity import read_identity
 from device_agent.sync.records import LinkSettings
 from device_agent.sync.upkeep import Upkeep
-from edgekit.errors import EdgekitError, NotEnrolled, ShuttingDown
+from edgekit.errors import CorruptBundle, EdgekitError, NotEnrolled, ShuttingDown
 from edgekit.settings import Settings
 
 if TYPE_CHECKING:
@@ -153,11 +153,21 @@ class Agent:
         if self._settings.models.lazy:
             return next(iter(self.shelf.cards()), None)
         try:
-            return self.shelf.preload()
+            return self._preloaded()
         except EdgekitError:
             if self._alone:
                 raise
             return next(iter(self.shelf.cards()), None)  # others may be whole; the log and /health tell
+
+    def _preloaded(self) -> Card | None:
+        """A release that is damaged gives way to the one before it, until it is repaired. Raises as loading does."""
+        try:
+            return self.shelf.preload()
+        except CorruptBundle:
+            if not self.releases.doubts:
+                raise
+            self.activation.soaked()
+            return self.shelf.preload()
 
     # --- SIGHUP -----------------------------------------------------------------------------------
 
@@ -205,7 +215,9 @@ class Agent:
             releases = self.releases.serving()
         except EdgekitError as problem:
             log.error("nothing that was synced is served: %s", problem)  # noqa: TRY400 - the sentence is for people
-            return found
+            releases = ()
+        if not releases and not config.store.exists():  # one that was named would have been an error
+            log.warning("there are no models: %s does not exist", config.store)
         return with_releases(found, releases) if releases else found
 
     def _take_over_releases(self) -> None:
@@ -236,7 +248,6 @@ class Agent:
 def found_at(store: Path, *, named: bool) -> Found:
     """What is in the store. One that nobody `named` need not be there yet. Raises BundleError."""
     if not named and not store.is_dir():
-        log.warning("there are no models: %s does not exist", store)
         return Found(entries=())
     return scan(store)
 

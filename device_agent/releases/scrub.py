@@ -61,6 +61,13 @@ class Shelved(Protocol):
     def installed(self) -> tuple[Installed, ...]:
         """Releases on disk."""
 
+    @property
+    def doubts(self) -> frozenset[Ref]:
+        """Those that could not be loaded."""
+
+    def believe(self, ref: Ref) -> None:
+        """One of them is right after all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Damage:
@@ -149,11 +156,15 @@ class Scrub:
             self._thread.join()
 
     def due(self) -> tuple[Installed, ...]:
-        """Kept releases that are to be hashed now: those that look otherwise than they did the last time come first."""
+        """Kept releases that are to be hashed now.
+
+        Those that could not be loaded, or look otherwise than they did the last time, come first.
+        """
         kept = self._store.state().kept()
         found = [one for one in self._store.installed() if one.ref in kept]
         found = [one for one in found if self._clock() - self._damaged.get(one.ref, 0.0) >= RETRY_S]
-        changed = [one for one in found if self._noted(one) != _look(one)]
+        doubts = self._store.doubts
+        changed = [one for one in found if one.ref in doubts or self._noted(one) != _look(one)]
         return (*changed, *(one for one in found if one not in changed and self._is_old(one)))
 
     def round(self, releases: tuple[Installed, ...], stop: Waiting) -> tuple[Damage, ...]:
@@ -173,6 +184,7 @@ class Scrub:
                     found.append(damage)
                 elif before is not None and before == _look(one):
                     self._write(one, before)
+                    self._clear(one.ref)
         return tuple(found)
 
     # ----------------------------------------------------------------------------------------------
@@ -188,6 +200,12 @@ class Scrub:
             self._found(damage)
         except Exception:
             log.exception("%s is damaged, and nothing could be done", damage.installed.ref.id)
+
+    def _clear(self, ref: Ref) -> None:
+        """One that could not be loaded is right: it is to be loaded again, and looked at no more for a while."""
+        if ref in self._store.doubts:
+            self._store.believe(ref)
+            self._damaged[ref] = self._clock()
 
     def _is_old(self, installed: Installed) -> bool:
         """Clocks of devices jump: a note from the future is old too."""

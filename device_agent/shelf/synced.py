@@ -103,8 +103,10 @@ class Leasing:
         give_back = self.store.hold(ref)
         try:
             opened = self.opening(entry)
-        except BaseException:
+        except BaseException as problem:
             give_back()
+            if isinstance(problem, CorruptBundle):
+                self.store.doubt(ref)
             raise
 
         def sweep() -> None:

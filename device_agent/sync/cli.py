@@ -248,6 +248,8 @@ class _Run:
         for found in () if self._as_json else outcomes:
             colour = {"installed": "green", "current": "green", "held": "yellow"}.get(found.ending, "red")
             click.echo(click.style(showing.outcome(found), fg=colour))
+        for hint in showing.hints(outcomes):
+            click.echo(f"{click.style('hint:', fg='yellow')}  {hint}", err=True)
         return outcomes
 
 
@@ -339,8 +341,12 @@ def _change(does: "Change", channel: str | None, release: str | None, *, as_json
     if as_json:
         print_json({"channel": outcome.channel, "release": outcome.release, "done": does})
         return
-    told = {"rollback": "is active again", "pin": "stays, whatever the channel says", "unpin": "follows the channel"}
-    click.echo(f"{outcome.channel}: {outcome.release or 'nothing'} {told[does]}")
+    told = {
+        "rollback": f"{outcome.release} is active again",
+        "pin": f"{outcome.release} stays, whatever the channel says",
+        "unpin": "this device follows it again",
+    }
+    click.echo(f"{outcome.channel}: {told[does]}")
 
 
 def _passes(home: Path, told: "Callable[[LinkSettings], LinkSettings]" = lambda settings: settings) -> "Passes":

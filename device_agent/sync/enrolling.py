@@ -57,7 +57,9 @@ def trust_on_first_use(repositories: Sequence[str], channels: Sequence[str], *, 
 
 def _may_be_believed(repository: str) -> bool:
     scheme = scheme_of(repository)
-    return scheme in ("", "https", "file") or (scheme == "http" and urlsplit(repository).hostname in _LOOPBACK)
+    if scheme == "http":
+        return urlsplit(repository).hostname in _LOOPBACK
+    return scheme in ("", "https", "file", "oci")  # a registry is asked by https, but on this machine itself
 
 
 def _lasting(repository: str) -> str:

@@ -186,9 +186,10 @@ class Upkeep:
         name, rooms = self._named(channel)
         line = rooms.store.state().line(name)
         known = [ref.id for ref in (line.active, line.previous) if ref is not None]
-        if not known or (release is not None and release not in known):
-            there = ", ".join(known) or "none"
-            raise Refused(f"{release or 'nothing'} cannot be pinned on {name}, which has: {there}")
+        if not known:
+            raise Refused(f"nothing is installed from {name} that could be pinned")
+        if release is not None and release not in known:
+            raise Refused(f"{release} cannot be pinned on {name}, which has: {', '.join(known)}")
         self._wish(Wish(does="pin", channel=name, release=release))
 
     def unpin(self, channel: str | None) -> None:

@@ -45,7 +45,8 @@
         |-- Untrusted               exit 61         signatures, versions or dates say no
         |-- TrustLost               exit 62         the device's own memory of what it trusts is damaged
         |-- Unreachable             exit 63         no repository answers
-        |   `-- NotInRepository     exit 64
+        |   |-- NotInRepository     exit 64
+        |   `-- NotAdmitted         exit 76         it wants another user name and password
         |-- CorruptRelease          exit 65         bytes are not what was signed
         |   `-- UnsupportedRelease  exit 66
         |-- Refused                 exit 67   409   signed and whole, and yet not for this device now
@@ -108,6 +109,7 @@ from edgekit.errors.updates import CorruptRelease as CorruptRelease
 from edgekit.errors.updates import FailedTrial as FailedTrial
 from edgekit.errors.updates import KeyUnavailable as KeyUnavailable
 from edgekit.errors.updates import NoSpace as NoSpace
+from edgekit.errors.updates import NotAdmitted as NotAdmitted
 from edgekit.errors.updates import NotEnrolled as NotEnrolled
 from edgekit.errors.updates import NotInRepository as NotInRepository
 from edgekit.errors.updates import PublishError as PublishError

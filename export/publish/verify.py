@@ -17,7 +17,7 @@ from tuf.api.exceptions import DownloadError, DownloadHTTPError, LengthOrHashMis
 from tuf.api.metadata import TargetFile, Targets
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
-from edgekit.errors import CorruptRelease, NotInRepository, Unreachable, Untrusted
+from edgekit.errors import CorruptRelease, NotInRepository, Unreachable, Untrusted, UsageError
 from edgekit.files import safe_join
 from edgekit.release import channel, delta, manifest
 from edgekit.release.channel import MAX_CHANNEL_BYTES
@@ -137,7 +137,9 @@ class HttpPlace:
 
 
 def place_of(repository: str) -> Place:
-    """The place that a URL or a folder's path means."""
+    """The place that a URL or a folder's path means. Raises UsageError for a registry's."""
+    if repository.startswith("oci://"):
+        raise UsageError(f"{repository}: a registry is looked at as a device does, with `edgekit sync --check --repo`.")
     return HttpPlace(repository) if repository.startswith(("http://", "https://")) else FolderPlace(Path(repository))
 
 

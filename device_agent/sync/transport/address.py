@@ -39,7 +39,7 @@ class Address:
 
     def file(self, path: str) -> str:
         """URL of a file below; "" is the address itself."""
-        below = f"/{quote(path)}" if path else ""
+        below = f"/{quote(path, safe='/:')}" if path else ""
         return f"{self.name}{below}{'?' if self.query else ''}{self.query}"
 
 

@@ -21,7 +21,7 @@ from device_agent.sync.transport.address import Address, Origin, origin_of, redi
 from device_agent.sync.transport.pace import Pace, Paced
 from device_agent.sync.transport.surroundings import Surroundings
 from edgekit import __version__
-from edgekit.errors import CorruptRelease, NotInRepository, SyncError, Unreachable
+from edgekit.errors import CorruptRelease, NotAdmitted, NotInRepository, SyncError, Unreachable
 
 CONNECT_S, READ_S = 10.0, 30.0
 MOST_REDIRECTS = 5
@@ -104,7 +104,8 @@ class Web:
     def get(self, path: str, headers: Mapping[str, str], *, expect: Collection[int] = (200,)) -> Answer:
         """The answer to a GET of a file below the base address, if it has a status of `expect`.
 
-        Raises NotInRepository (403, 404, 410), CorruptRelease (416), and Unreachable for everything else.
+        Raises NotInRepository (403, 404, 410), CorruptRelease (416), NotAdmitted (401, 407), and Unreachable for
+        everything else.
         """
         url = self.base.file(path)
         for _ in range(MOST_REDIRECTS + 1):
@@ -174,7 +175,7 @@ class Web:
             return CorruptRelease(f"{path}: what {name} has is shorter than what was signed (416)")
         self.rest_s = rest_of(answer.headers.get("Retry-After", ""), now=self.surroundings.clock())
         if status in (401, 407):
-            return Unreachable(f"{name} wants to know who asks ({status})")
+            return NotAdmitted(f"{name} wants to know who asks ({status})")
         return Unreachable(f"{name} answers with status {status}")
 
     def _next(self, url: str, location: str) -> str:

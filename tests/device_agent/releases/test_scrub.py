@@ -95,6 +95,29 @@ def test_what_changed_comes_first(scrub: Scrub, clock: Clock, store: Store, refs
     assert ids(scrub.due()) == ["tiny-2", "tiny-1"]
 
 
+def test_what_could_not_be_loaded_comes_first_and_is_believed_again_if_it_is_right(
+    scrub: Scrub, clock: Clock, store: Store, refs: tuple[Ref, Ref]
+) -> None:
+    round_at(scrub, clock, store)
+    store.doubt(refs[1])
+    assert ids(scrub.due()) == ["tiny-2"]
+    assert round_at(scrub, clock, store) == ()
+    assert store.doubts == set()
+    store.doubt(refs[1])  # it cannot be loaded for another reason
+    assert scrub.due() == ()
+    clock.now += RETRY_S
+    assert ids(scrub.due()) == ["tiny-2"]
+
+
+def test_what_could_not_be_loaded_and_is_damaged_stays_in_doubt(
+    scrub: Scrub, clock: Clock, store: Store, refs: tuple[Ref, Ref]
+) -> None:
+    rot(find(store, refs[1]).folder / "weights")
+    store.doubt(refs[1])
+    assert [one.installed.ref for one in round_at(scrub, clock, store)] == [refs[1]]
+    assert store.doubts == {refs[1]}
+
+
 def test_e9_a_flipped_bit_is_found_though_neither_size_nor_time_changed(
     scrub: Scrub, clock: Clock, store: Store, refs: tuple[Ref, Ref]
 ) -> None:

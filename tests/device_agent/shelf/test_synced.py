@@ -170,6 +170,7 @@ def test_a_release_that_cannot_be_opened_is_not_leased(releases: Store) -> None:
     (made,) = with_releases(NOTHING, [one]).entries
     with pytest.raises(CorruptBundle):
         Leasing(releases, broken)(made)
+    assert releases.doubts == {one.ref}
     releases.collect()
     assert releases.find(one.ref) is None
 

@@ -126,6 +126,25 @@ def test_publish_says_what_devices_fetch_and_why(ready: Shell, tmp_path: Path) -
     assert "was published already" in ready("publish", TINY, "--repo", ready.repo).stdout
 
 
+@pytest.mark.parametrize(
+    ("verb", "words", "said"),
+    [
+        ("publish", (TINY, "--channel", "bad name"), "'bad name' cannot be a channel's name"),
+        ("channel set", ("Bad", "--release", "tiny-llama-1"), "'Bad' cannot be a channel's name"),
+        ("channel set", ("stable", "--percent", "nan"), "channel stable cannot be so"),
+        ("channel set", ("stable", "--note", "x" * 2_001), "channel stable cannot be so"),
+    ],
+)
+def test_what_is_wrong_about_a_channel_changes_nothing(
+    ready: Shell, verb: str, words: tuple[str | Path, ...], said: str
+) -> None:
+    metadata = sorted((ready.repo / "metadata").iterdir())
+    with pytest.raises((UsageError, PublishError), match=said):
+        ready(verb, *words, "--repo", ready.repo)
+    assert sorted((ready.repo / "metadata").iterdir()) == metadata
+    assert [one["name"] for one in ready.json("channel show --repo REPO")["channels"]] == ["stable"]
+
+
 def test_conditions_are_said_in_words(ready: Shell, third: Path) -> None:
     conditions = ["--health", "agreement=0.9", "--health", "speed=4", "--health", "memory=900MB", "--soak", "5"]
     needs = ["--requires", "machine=aarch64|x86_64", "--requires", "memory=1GB"]
@@ -149,6 +168,9 @@ def test_conditions_are_said_in_words(ready: Shell, third: Path) -> None:
         ["--channel", "c", "--ramp", "soon:5"],
         ["--channel", "c", "--ramp", "2026-12-01:500"],
         ["--unsigned", "a", "--signed", "b"],
+        ["--unsigned", "a", "--oci", "registry.example/tiny:stable"],
+        ["--oci", "registry.example/Tiny"],
+        ["--verify-url", "oci://registry.example/tiny:stable"],
     ],
 )
 def test_what_cannot_be_meant_is_said_before_any_work(ready: Shell, third: Path, words: list[str]) -> None:

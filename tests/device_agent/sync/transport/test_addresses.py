@@ -70,6 +70,12 @@ def test_without_a_repository_there_is_nothing_to_open() -> None:
         opened()
 
 
+def test_registries_and_others_are_no_mirrors_of_each_other() -> None:
+    for mixed in (("oci://r.example/a:b", "https://models.example"), ("/media/usb", "oci://r.example/a:b")):
+        with pytest.raises(UsageError, match="mirrors are all of one kind"):
+            opened(*mixed)
+
+
 def test_opening_asks_nothing(tmp_path: Path) -> None:
     source = open_source(
         ["https://models.invalid", str(tmp_path / "x.tar"), str(tmp_path / "y")],
