@@ -44,10 +44,8 @@ def _places(value: Any, above: Place = ()) -> Iterator[Place]:
 def _signed_anew(repository: Repository, role: str, signed: dict[str, Any]) -> None:
     """Put it where the role's newest version is, and say its digest wherever that is said."""
     path = metadata_path(role, repository.role(role).version)
-    canonical = encode_canonical(signed).encode()
-    signatures = [
-        {"keyid": key.public_key.keyid, "sig": key.sign(canonical).signature} for key in repository.keys[role]
-    ]
+    canonical = str(encode_canonical(signed)).encode()
+    signatures = [key.sign(canonical).to_dict() for key in repository.keys[role]]
     repository.files[path] = raw = json.dumps({"signatures": signatures, "signed": signed}).encode()
     if role in ("targets", "releases", "rollout"):
         repository._list(role)
