@@ -36,7 +36,8 @@ def push_command(repo: Path, reference: str, channel: str | None, *, as_json: bo
 
     After everything that signs: `publish`, `repo refresh`, `channel set`, `rollout advance`, `keys`. The tag holds one
     release, as a ModelPack artifact that other tools read, and everything that devices need to trust it; what else
-    channels name goes beside it, under tags of its own. Only what is not there yet is sent.
+    channels name goes beside it, under tags of its own. Only what is not there yet is sent. Tags of releases that no
+    channel names any more stay, until you delete them there.
     """
     from edgekit.release.oci import parse_reference
     from export.publish.oci import offered_by
