@@ -204,10 +204,10 @@ def rest_of(said: str, *, now: float) -> float:
     if said.isascii() and said.isdigit():
         return min(float(said[:9]), MOST_REST_S)
     try:
-        date = parsedate_to_datetime(said)
-    except ValueError:
+        then = parsedate_to_datetime(said).timestamp()
+    except (ValueError, TypeError, LookupError, OverflowError):  # whatever the standard library says of a strange date
         return 0.0
-    return min(max(0.0, date.timestamp() - now), MOST_REST_S)
+    return min(max(0.0, then - now), MOST_REST_S)
 
 
 # --- proxies ----------------------------------------------------------------------------------
