@@ -171,6 +171,8 @@ class Activation:
         if fault := self._switch.faults(ref):
             self._go_back(line, fault)
             return
+        if ref in self._store.doubts:  # it does not serve: whoever looks at it will say whether it ever does
+            return
         now = self._ticks()
         with self._turn:
             since = self._since.setdefault((line.channel, ref), now)

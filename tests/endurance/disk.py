@@ -65,18 +65,19 @@ class Gauge:
 
 @dataclass(frozen=True)
 class Held:
-    """What the agent's process has: bytes of its own memory, open files, threads."""
+    """What the agent's process has while a content serves: bytes of its own memory, open files, threads."""
 
+    content: str
     rss_bytes: int
     files: int
     threads: int
 
 
-def held(pid: int) -> Held:
+def held(pid: int, content: str) -> Held:
     """By a process. Weights are mapped files, and are not counted as its own memory."""
     process = psutil.Process(pid)
     memory = process.memory_info()
-    return Held(memory.rss - memory.shared, process.num_fds(), process.num_threads())
+    return Held(content, memory.rss - memory.shared, process.num_fds(), process.num_threads())
 
 
 def leaks(device: Device) -> list[str]:
