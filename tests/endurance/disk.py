@@ -13,7 +13,7 @@ from device_agent.releases.leases import Leases
 from device_agent.releases.store import LEASES, NOTES, RELEASES, STAGING, SYNC_FOLDER, TRASH
 from tests.endurance.device import Device
 
-LOOK_S = 0.2
+LOOK_S = 0.5
 ORTS_FILES = frozenset({".ses"})
 """What onnxruntime leaves in the system's folder for temporary files: one for all of its processes."""
 MOST_OTHER_FILES = 320

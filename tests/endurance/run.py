@@ -23,7 +23,7 @@ DELTA_SHARE = 0.05
 """Of the updates between contents that lie near each other: making differences takes the build machine's time."""
 SETTLED = 3
 """Updates to a content whose memory is taken to be what the agent needs for it."""
-MOST_GROWTH_BYTES = 96 << 20
+MOST_GROWTH_BYTES = 160 << 20
 
 
 @dataclass(frozen=True)
