@@ -171,6 +171,8 @@ class Activation:
         if fault := self._switch.faults(ref):
             self._go_back(line, fault)
             return
+        if ref in self._store.doubts:  # it does not serve: whoever looks at it will say whether it ever does
+            return
         now = self._ticks()
         with self._turn:
             since = self._since.setdefault((line.channel, ref), now)
@@ -257,9 +259,11 @@ class Activation:
     def mend(self, damage: Damage, repair: Repair) -> bool:
         """Have a damaged release repaired; if that cannot be, the one before it takes over. Whether it is whole now.
 
-        Whoever calls holds the link's lock.
+        Whoever calls holds the link's lock. One that nobody needs any more is left as it is.
         """
         installed, ref = damage.installed, damage.installed.ref
+        if ref not in self._store.state().kept():
+            return damaged(installed) is None
         log.error("%s is damaged: %s", ref.id, ", ".join(damage.paths))
         try:
             with self._store.repairing(installed):

@@ -491,6 +491,14 @@ def test_e9_the_one_before_takes_over_from_what_cannot_be_repaired(
     assert lines(made) == ("tiny-2", "tiny-1")
 
 
+def test_what_nobody_needs_any_more_is_not_repaired(made: Device) -> None:
+    found = hurt(made)
+    made.store.change(lambda state: state.with_line(Line(channel=CHANNEL, active=made.line().previous)))
+    repairs: list[Installed] = []
+    assert not made.activation.mend(found, repairs.append)
+    assert repairs == []
+
+
 def test_e9_what_cannot_be_repaired_and_has_none_before_it_stays_to_be_repaired_later(tmp_path: Path) -> None:
     found = device(Store(tmp_path / "home"))
     found.activation.try_release(CHANNEL, install(found.store, "1"), tell=silent)
