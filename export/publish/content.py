@@ -30,7 +30,7 @@ from edgekit.release.manifest import (
 from edgekit.release.names import unportable
 from export.publish.chunking import Cut, CutFile, cut
 from export.publish.packing import Packed, Packer, Stored, known_chunks, packed, side_by_side
-from export.publish.sampling import judged
+from export.publish.sampling import promising
 
 Tell = Callable[[int, int], None]
 """Told bytes done, of how many."""
@@ -103,7 +103,7 @@ def _store(
     done = 0
 
     def work(item: tuple[Cut, bytes]) -> tuple[Cut, Packed]:
-        return item[0], packed(item[1], judged(item[1], codecs).ways)
+        return item[0], packed(item[1], promising(item[1], codecs))
 
     for each, made in side_by_side(work, _read(folder, missing.values())):
         packer.add(each.sha256, made)

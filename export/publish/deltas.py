@@ -236,7 +236,7 @@ def _spread(pairs: Sequence[_Pair]) -> list[_Pair]:
 
 def _promise(pair: _Pair, before: _Content, after: _Content, codecs: tuple[Codec, ...]) -> tuple[Way, ...]:
     """How to pack a difference; in no way if its sample says that it will be no smaller than the chunk as stored."""
-    found = judged(codec.difference(after.read(pair.new), before.read(pair.base)), codecs, DIFFERENCES)
+    found = judged(codec.difference(after.read(pair.new), before.read(pair.base)), codecs)
     return found.ways if found.share * pair.new.chunk.size < pair.new.chunk.stored else ()
 
 

@@ -14,10 +14,11 @@ CONTENT: tuple[Way, ...] = ("zlib by frequency", "zlib", "bz2", "xz")
 """What chunks of files are tried with. Some of it lasts long for little: hence the samples."""
 DIFFERENCES: tuple[Way, ...] = ("zlib by frequency", "zlib of runs", "bz2", "xz, shallow")
 
-_SAMPLE_BYTES = 64 << 10
+_SAMPLE_BYTES, _LARGE_SAMPLE_BYTES = 64 << 10, 256 << 10
+"""The large one is for what speaks for many chunks: bz2's tables weigh too much in small samples of sparse bytes."""
 _HOPELESS, _ONLY_FREQUENCY = 0.98, 0.9
 """What is left of a sample by zlib's quickest level: above, nothing helps; above, only coding by frequency does."""
-_NEARLY = 1.05
+_NEARLY = 1.02
 """Ways whose sample is so much larger than the best one's are not tried on the whole."""
 
 
@@ -29,26 +30,39 @@ class Judged:
     share: float
 
 
-NOTHING = Judged((), 1.0)
+def promising(data: bytes, codecs: tuple[Codec, ...]) -> tuple[Way, ...]:
+    """How to pack a chunk of a file with `codecs`: all ways, if it is hardly larger than a sample."""
+    ways = _thinkable(data, codecs, CONTENT)
+    return ways if len(data) <= 2 * _SAMPLE_BYTES or len(ways) == 1 else _judged(data, ways, _SAMPLE_BYTES).ways
 
 
-def judged(data: bytes, codecs: tuple[Codec, ...], ways: tuple[Way, ...] = CONTENT) -> Judged:
-    """Which of `ways` to write one of `codecs` promise most for `data`."""
-    sample = _sample(data)
-    ways = tuple(way for way in ways if codec_of(way) in codecs)
+def judged(data: bytes, codecs: tuple[Codec, ...]) -> Judged:
+    """What may be expected of a difference and others like it."""
+    return _judged(data, _thinkable(data, codecs, DIFFERENCES), _LARGE_SAMPLE_BYTES)
+
+
+def _thinkable(data: bytes, codecs: tuple[Codec, ...], ways: tuple[Way, ...]) -> tuple[Way, ...]:
+    """Ways that the quickest one does not rule out."""
+    sample = _sample(data, _SAMPLE_BYTES)
     quick = len(zlib.compress(sample, 1)) / len(sample)
-    if not ways or quick > _HOPELESS:
-        return NOTHING
-    if quick > _ONLY_FREQUENCY and "zlib by frequency" in ways:
-        ways = ("zlib by frequency",)
+    if quick > _HOPELESS:
+        return ()
+    allowed = tuple(way for way in ways if codec_of(way) in codecs)
+    frequency: tuple[Way, ...] = ("zlib by frequency",)
+    return frequency if quick > _ONLY_FREQUENCY and set(frequency) <= set(allowed) else allowed
+
+
+def _judged(data: bytes, ways: tuple[Way, ...], count: int) -> Judged:
+    sample = _sample(data, count)
     sizes = {way: len(pack(sample, (way,))[1]) for way in ways}
-    least = min(sizes.values())
+    least = min(sizes.values(), default=len(sample))
     return Judged(tuple(way for way in ways if sizes[way] <= least * _NEARLY), least / len(sample))
 
 
-def _sample(data: bytes) -> bytes:
-    """Four pieces, evenly spread."""
-    if len(data) <= _SAMPLE_BYTES:
+def _sample(data: bytes, count: int) -> bytes:
+    """Four pieces, evenly spread, of `count` bytes together."""
+    if len(data) <= count:
         return data
-    piece, step = _SAMPLE_BYTES // 4, (len(data) - _SAMPLE_BYTES // 4) // 3
+    piece = count // 4
+    step = (len(data) - piece) // 3
     return b"".join(data[at * step : at * step + piece] for at in range(4))
