@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\nStopped.", err=True)
+        click.echo(f"{_end_of_bar()}\nStopped.", err=True)
         sys.exit(130)
     sys.exit(result if isinstance(result, int) else 0)
 
@@ -142,9 +142,14 @@ def _told(error: EdgekitError | ModuleNotFoundError | OSError, verb: str) -> Edg
     return SystemRefused(said if error.filename is None else f"{said}: {error.filename}")
 
 
+def _end_of_bar() -> str:
+    """On a terminal, what takes away a bar that would stand before the sentence, and shows the cursor that it hid."""
+    return "\r\x1b[K\x1b[?25h" if sys.stderr.isatty() else ""
+
+
 def _fail(error: EdgekitError, *, as_json: bool) -> NoReturn:
     """One line, a hint if there is one, and the error's exit code."""
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
+    click.echo(f"{_end_of_bar()}{click.style('error:', fg='red', bold=True)} {error}", err=True)
     if error.hint:
         click.echo(f"{click.style('hint:', fg='yellow')}  {error.hint}", err=True)
     if as_json:

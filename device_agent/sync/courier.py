@@ -50,8 +50,8 @@ def places(report: str | None, repositories: Sequence[str]) -> tuple[str, ...]:
         folder = folder_of(repository)
         if folder is not None:
             returns = (folder.parent if folder.suffix == ".tar" else folder) / RETURNS
-            # On a stranger's stick it may be a link to anywhere on this device.
-            is_there = returns.is_dir() and not returns.is_symlink()
+            # On a stranger's stick it may be a link to anywhere on this device; of one that dies Path.is_dir raises.
+            is_there = os.path.isdir(returns) and not os.path.islink(returns)  # noqa: PTH112, PTH114
             found += [str(returns)] if is_there and str(returns) not in found else []
     return tuple(found)
 

@@ -183,7 +183,7 @@ class Link:
                 found = {one.channel: self._followed(one, now) for one in sorted(judged, key=_models_first)}
                 self._collect(judged)
         except (EdgekitError, OSError) as error:
-            return tuple(_failure(channel, error) for channel in self._settings.channels)
+            return tuple(_ended(channel, error, stop) for channel in self._settings.channels)
         finally:
             tell(Progress())
         return tuple(_with_trouble(found[channel], trouble) for channel in self._settings.channels)
@@ -262,9 +262,7 @@ class Link:
         try:
             outcome = self._installed(judged, now)
         except (EdgekitError, OSError) as error:
-            outcome = _failure(judged.channel, error, judged.listed)
-            if now.stop.is_set() and not isinstance(error, _REFUSALS):
-                outcome = dataclasses.replace(outcome, ending="held", reason=STOPPED, exit_code=0)
+            outcome = _ended(judged.channel, error, now.stop, judged.listed)
         return dataclasses.replace(outcome, seconds=round(self._ticks() - began, 3))
 
     def _installed(self, judged: _Judged, now: _Pass) -> Outcome:
@@ -334,7 +332,15 @@ def _models_first(judged: _Judged) -> bool:
     return judged.listed is not None and judged.listed.kind == "adapter"
 
 
-def _failure(channel: str, error: EdgekitError | OSError, listed: Listed | None = None) -> Outcome:
+def _ended(channel: str, error: EdgekitError | OSError, stop: Stop, listed: Listed | None = None) -> Outcome:
+    """What became of a channel that something went wrong with, be it that somebody has stopped it."""
+    outcome = _failure(channel, error, listed)
+    if stop.is_set() and not isinstance(error, _REFUSALS):
+        return dataclasses.replace(outcome, ending="held", reason=STOPPED, exit_code=0)
+    return outcome
+
+
+def _failure(channel: str, error: EdgekitError | OSError, listed: Listed | None) -> Outcome:
     """What was had and is not to be installed is "refused"; what could not be had, or kept, "failed"."""
     known = error if isinstance(error, EdgekitError) else StorageFailed(str(error))
     ending: Ending = "refused" if isinstance(known, _REFUSALS) else "failed"

@@ -69,7 +69,7 @@ def outcome(found: Outcome) -> str:
         return f"{found.channel}: {name} is installed{why} ({moved}, {found.seconds:,.1f} s)"
     if found.ending == "current":
         return f"{found.channel}: {name} is the newest, and runs here{why}"
-    words = {"held": "nothing is to be done", "refused": "refused", "failed": "not done"}
+    words = {"held": "waits", "refused": "refused", "failed": "not done"}
     return f"{found.channel}: {words[found.ending]}{why}"
 
 

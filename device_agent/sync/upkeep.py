@@ -314,6 +314,7 @@ class Upkeep:
         return None
 
     def _do(self, task: Task, passes: "Passes", rhythm: Rhythm) -> None:
+        fine = False
         try:
             if isinstance(task, Wish):
                 self.tally.note((passes.change(task),))
@@ -323,8 +324,9 @@ class Upkeep:
             log.warning("%s: %s", task.does if isinstance(task, Wish) else task, problem)
             self._failed(task, passes, problem)
             fine = isinstance(problem, Busy)
-        if not isinstance(task, Wish):
-            rhythm.looked(self._clock(), fine=fine)
+        finally:
+            if not isinstance(task, Wish):  # also after a bug of ours, which would else be met again every second
+                rhythm.looked(self._clock(), fine=fine)
 
     def _checked(self, passes: "Passes") -> bool:
         self._tell(Progress(phase="checking"))

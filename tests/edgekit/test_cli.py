@@ -150,6 +150,17 @@ def test_ctrl_c_exits_130(run: type_of_main, capsys: pytest.CaptureFixture[str])
     assert "Stopped." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("what", ["damage", "interrupt"])
+def test_on_a_terminal_a_bar_that_was_drawn_goes_and_its_cursor_comes_back(
+    run: type_of_main, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    run("speak", what)
+    assert "\x1b" not in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    run("speak", what)
+    assert "\r\x1b[K\x1b[?25h" in capsys.readouterr().err
+
+
 def test_a_missing_extra_is_named(run: type_of_main, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("export", "module") == MissingExtra.exit_code
     assert 'pip install "edgekit[export]"' in capsys.readouterr().err

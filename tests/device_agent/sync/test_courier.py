@@ -1,15 +1,37 @@
 """A report on its way to a web server, which may be somebody else's."""
 
 import contextlib
+import errno
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from device_agent.sync.courier import deliver
+from device_agent.sync.courier import deliver, places
 from edgekit.errors import Unreachable
+
+
+@pytest.fixture
+def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stick on which nothing can be looked at any more."""
+    stat = os.stat
+
+    def failing(path: object, *args: Any, **kwargs: Any) -> object:
+        if str(path).startswith(str(tmp_path)):
+            raise OSError(errno.EIO, "Input/output error")
+        return stat(path, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", failing)
+    return tmp_path
+
+
+def test_a_stick_that_dies_is_no_place_for_reports(dying: Path) -> None:
+    assert places("https://reports.example", [str(dying)]) == ("https://reports.example",)
+
 
 BODY = b'{"report": "..."}'
 

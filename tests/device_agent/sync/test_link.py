@@ -230,6 +230,17 @@ def test_stopped_in_the_middle_is_no_failure_and_what_came_is_kept() -> None:
     assert on.store.wanted == (V1.id,)
 
 
+def test_stopped_before_the_repository_has_answered_is_no_failure() -> None:
+    on = scene(V1)
+    on.trust.problem, on.trust.known = Unreachable("the update was stopped"), False
+    on.stop.set()
+    outcome = updated(on)
+    assert (outcome.ending, outcome.exit_code, outcome.release) == ("held", 0, None)
+    assert "told to stop" in outcome.reason
+    on.trust.problem = Untrusted("nobody signed this")
+    assert updated(on).ending == "refused", "that is worth knowing all the same"
+
+
 def test_what_is_found_unsound_when_it_is_sealed_is_never_tried() -> None:
     on = scene(V1)
     on.delivery.unsound = CorruptRelease("the disk says something else")

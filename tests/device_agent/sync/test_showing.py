@@ -52,7 +52,7 @@ def test_progress(progress: Progress, said: str) -> None:
     ("outcome", "said", "code"),
     [
         (Outcome(channel="s", ending="current", release="a-1"), "s: a-1 is the newest, and runs here", 0),
-        (Outcome(channel="s", ending="held", release=None, reason="paused"), "s: nothing is to be done: paused", 0),
+        (Outcome(channel="s", ending="held", release=None, reason="paused"), "s: waits: paused", 0),
         (Outcome(channel="s", ending="refused", release="a-1", reason="no", exit_code=68), "s: refused: no", 68),
         (Outcome(channel="s", ending="failed", release=None, reason="gone", exit_code=63), "s: not done: gone", 63),
         (

@@ -1,5 +1,6 @@
 """The verbs `repo`, `channel` and `publish`, as people and scripts use them."""
 
+import errno
 import json
 import shutil
 import socket
@@ -272,6 +273,15 @@ def test_a_url_where_nobody_answers_is_named_once_and_the_release_is_there(ready
     assert said.startswith(f"The repository cannot be reached: {url}: nobody answers: is there a network?; tiny")
     assert said.count(url) == 1
     assert "tiny-llama-3" in Repository.open(ready.repo).releases()
+
+
+def test_where_nobody_may_write_the_folder_is_named(ready: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("export.publish.tree.locked", refused)
+    with pytest.raises(PublishError, match=f"{ready.repo} cannot be written: Permission denied"):
+        ready("channel set stable --repo REPO --pause")
 
 
 @pytest.mark.parametrize("url", ["ftp://models.example", "models"])
