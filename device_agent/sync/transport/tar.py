@@ -98,7 +98,7 @@ class TarSource(Source):
         handle = os.open(self._path, _PLAIN)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):  # a pipe on a stranger's stick would never end
-                raise CorruptRelease(f"{self.name} is no file")
+                raise Unreachable(f"{self.name} is no file")
             with os.fdopen(os.dup(handle), "rb", buffering=0) as stream:
                 self._index = index(stream, os.fstat(handle).st_size, name=self.name)
         except BaseException:

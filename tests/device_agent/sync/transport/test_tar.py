@@ -109,10 +109,10 @@ def test_errors_are_those_of_a_folder(tmp_path: Path) -> None:
         TarSource(tmp_path / "folder.tar").read(TIMESTAMP, limit=9)
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
 def test_g04_what_is_no_file_is_no_tar_and_nobody_waits_for_it(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "x.tar")
-    with pytest.raises(CorruptRelease, match="is no file"):
+    with pytest.raises(Unreachable, match="is no file"):
         opened(str(tmp_path / "x.tar")).read(TIMESTAMP, limit=100)
 
 
