@@ -33,7 +33,7 @@ from device_agent.releases.store import Store
 from device_agent.shelf import Found, Shelf
 from device_agent.shelf.remembered import ACTIVE_FILE, Remembered
 from device_agent.shelf.scan import scan
-from device_agent.shelf.synced import Leasing, ShelfSwitch, bases, with_releases
+from device_agent.shelf.synced import Leasing, ShelfSwitch, bases, with_synced
 from device_agent.sync.identity import read_identity
 from device_agent.sync.records import LinkSettings
 from device_agent.sync.upkeep import Upkeep
@@ -212,20 +212,20 @@ class Agent:
         """What is in the store, and what the sync link brought. Raises BundleError."""
         found = found_at(config.store, named=settings.models.path is not None)
         try:
-            releases = self.releases.serving()
+            both = with_synced(found, self.releases)
         except EdgekitError as problem:
             log.error("nothing that was synced is served: %s", problem)  # noqa: TRY400 - the sentence is for people
-            releases = ()
-        if not releases and not config.store.exists():  # one that was named would have been an error
+            both = found
+        if both is found and not config.store.exists():  # one that was named would have been an error
             log.warning("there are no models: %s does not exist", config.store)
-        return with_releases(found, releases) if releases else found
+        return both
 
     def _take_over_releases(self) -> None:
         """The record of releases is another one: the shelf follows. Raises what loading raises."""
         with self._reloading:
             config = self._config
             found = found_at(config.store, named=self._settings.models.path is not None)
-            found = with_releases(found, self.releases.serving())
+            found = with_synced(found, self.releases)
             self.shelf.replace(found, Leasing(self.releases, config.opening), config.shelf)
         if not self._settings.models.lazy:
             self.shelf.wake()

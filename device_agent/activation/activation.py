@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from device_agent.activation import rules
 from device_agent.activation.records import Probe, Switch, Verdict
-from device_agent.releases.records import Installed, Line, Ref, State
+from device_agent.releases.records import Installed, Line, Ref, State, not_pinned
 from device_agent.releases.scrub import Damage, damaged
 from device_agent.releases.store import Store
 from device_agent.sync.records import Clock, Progress, Tell
@@ -171,6 +171,8 @@ class Activation:
         if fault := self._switch.faults(ref):
             self._go_back(line, fault)
             return
+        if ref in self._store.doubts:  # it does not serve: whoever looks at it will say whether it ever does
+            return
         now = self._ticks()
         with self._turn:
             since = self._since.setdefault((line.channel, ref), now)
@@ -212,7 +214,7 @@ class Activation:
         line = self._store.state().line(channel)
         known = [ref for ref in (line.active, line.previous) if ref is not None]
         if not known:
-            raise Refused(f"nothing is installed from {channel} that could be pinned")
+            raise Refused(not_pinned(line))
         wanted = next((ref for ref in known if release_id in (None, ref.id)), None)
         if wanted is None:
             there = ", ".join(ref.id for ref in known)
@@ -257,9 +259,11 @@ class Activation:
     def mend(self, damage: Damage, repair: Repair) -> bool:
         """Have a damaged release repaired; if that cannot be, the one before it takes over. Whether it is whole now.
 
-        Whoever calls holds the link's lock.
+        Whoever calls holds the link's lock. One that nobody needs any more is left as it is.
         """
         installed, ref = damage.installed, damage.installed.ref
+        if ref not in self._store.state().kept():
+            return damaged(installed) is None
         log.error("%s is damaged: %s", ref.id, ", ".join(damage.paths))
         try:
             with self._store.repairing(installed):

@@ -19,6 +19,7 @@ from typing import Protocol
 import msgspec
 
 from device_agent.releases.records import Installed, Ref, State
+from edgekit.errors import Busy
 from edgekit.manifest import Sha256
 from edgekit.release.manifest import ReleaseFile
 
@@ -168,7 +169,10 @@ class Scrub:
         return (*changed, *(one for one in found if one not in changed and self._is_old(one)))
 
     def round(self, releases: tuple[Installed, ...], stop: Waiting) -> tuple[Damage, ...]:
-        """Hash these, with pauses; what is damaged, as far as it came before `stop`."""
+        """Hash these, with pauses; what is damaged, as far as it came before `stop`.
+
+        One that was collected meanwhile, because nobody needs it any more, is not.
+        """
 
         def pause(size: int) -> None:
             if stop.wait(size / self._bytes_per_s):
@@ -179,7 +183,9 @@ class Scrub:
             for one in releases:
                 before = _look(one)
                 damage = damaged(one, pause)
-                if damage is not None:
+                if damage is not None and one.ref not in self._store.state().kept():
+                    log.debug("%s went while it was hashed", one.ref.id)
+                elif damage is not None:
                     self._damaged[one.ref] = self._clock()
                     found.append(damage)
                 elif before is not None and before == _look(one):
@@ -198,6 +204,9 @@ class Scrub:
     def _tell(self, damage: Damage) -> None:
         try:
             self._found(damage)
+        except Busy as problem:
+            log.info("%s is damaged, and is looked at again soon: %s", damage.installed.ref.id, problem)
+            self._damaged.pop(damage.installed.ref, None)
         except Exception:
             log.exception("%s is damaged, and nothing could be done", damage.installed.ref.id)
 

@@ -88,7 +88,7 @@ def offer(found: Offer) -> str:
 def cost(found: Cost) -> str:
     """What an update takes."""
     words = f"{size(found.fetch_bytes)} to fetch"
-    if found.full_bytes:
+    if found.fetch_bytes < found.full_bytes:
         words += f", {found.fetch_bytes / found.full_bytes:.0%} of {size(found.full_bytes)}"
     return f"{words}; {size(found.disk_bytes)} on disk"
 

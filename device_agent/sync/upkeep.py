@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import Metric
 
 from device_agent import sensors
 from device_agent.http.replies.sync import SyncReply
+from device_agent.releases.records import not_pinned
 from device_agent.releases.scrub import Damage
 from device_agent.sync import status
 from device_agent.sync.choosing import channel_of
@@ -187,7 +188,7 @@ class Upkeep:
         line = rooms.store.state().line(name)
         known = [ref.id for ref in (line.active, line.previous) if ref is not None]
         if not known:
-            raise Refused(f"nothing is installed from {name} that could be pinned")
+            raise Refused(not_pinned(line))
         if release is not None and release not in known:
             raise Refused(f"{release} cannot be pinned on {name}, which has: {', '.join(known)}")
         self._wish(Wish(does="pin", channel=name, release=release))

@@ -4,6 +4,7 @@
     |-- UsageError                  exit 2    400   the command line or a setting is wrong
     |   |-- MissingExtra            exit 3    500   a verb needs a part that is not installed
     |   `-- BadTask                 exit 4    400   a file of questions is not one
+    |-- SystemRefused               exit 5    500   a full disk, no permission, or what else the system says no to
     |-- CheckpointError             exit 10   500   the source model cannot be read
     |   |-- CheckpointNotFound      exit 11
     |   |-- CorruptCheckpoint       exit 12
@@ -81,6 +82,7 @@ from edgekit.errors.commands import NotABundle as NotABundle
 from edgekit.errors.commands import OutputExists as OutputExists
 from edgekit.errors.commands import QualityTooLow as QualityTooLow
 from edgekit.errors.commands import ShapeMismatch as ShapeMismatch
+from edgekit.errors.commands import SystemRefused as SystemRefused
 from edgekit.errors.commands import UnexpectedTensor as UnexpectedTensor
 from edgekit.errors.commands import UnknownFamily as UnknownFamily
 from edgekit.errors.commands import UnsafePath as UnsafePath

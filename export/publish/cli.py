@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from edgekit.cli import print_json
-from edgekit.errors import KeyUnavailable, PublishError, UsageError
+from edgekit.errors import KeyUnavailable, PublishError, Unreachable, UsageError
 from edgekit.settings import parse_size
 from export.cli import Bar
 from export.publish.push_cli import pushed, say_pushed
@@ -219,7 +219,11 @@ def _verify(outcome: "Outcome", repository: "Repository", place: "Place") -> Non
     new = {pack.sha256 for pack in packs}
     bar = Bar()
     bar.stage(f"fetching it again from {place.name}")
-    shows(place, repository.root(1), repository.folder, now=clock(), tell=bar.advance, read=new)
+    try:
+        shows(place, repository.root(1), repository.folder, now=clock(), tell=bar.advance, read=new)
+    except Unreachable as error:
+        said = f"{outcome.release.id} is published in {repository.folder}, and nobody sees it there yet"
+        raise type(error)(f"{error.problem}; {said}: `edgekit repo verify --url` looks again") from error
 
 
 def _show(outcome: "Outcome", repo: Path, in_registry: dict[str, Any] | None, *, as_json: bool) -> None:

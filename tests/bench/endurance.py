@@ -16,15 +16,17 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(1, str(Path(__file__).parents[2] / "packaging"))
 
 from export.checkpoints import open_checkpoint
 from tests.bench.updates import Bench, Making, demo_model, noisy, scratch_folder
+from tests.endurance.disk import Held
 from tests.endurance.run import Plan, Report, run
 
 NOISE = 0.03
@@ -60,13 +62,22 @@ def table(report: Report) -> str:
         "most disk": f"{report.most_disk_bytes / mb:.0f} MB, {report.most_disk_share:.0%} of what three releases need",
     }
     if life:
-        facts["longest life of the agent"] = (
-            f"{len(life)} updates; own memory {life[0].rss_bytes / mb:.0f} MB after the first,"
-            f" {max(held.rss_bytes for held in life) / mb:.0f} MB at the most, {life[-1].rss_bytes / mb:.0f} MB at the"
-            f" end; open files {life[0].files} and {life[-1].files}, threads {life[0].threads} and {life[-1].threads}"
-        )
+        facts["longest life of the agent"] = f"{len(life)} updates; {_memory(life)}; open files {_span(life, 'files')}"
+        facts["longest life of the agent"] += f", threads {_span(life, 'threads')}"
     facts["wrong"] = str(len(report.wrong))
     return "\n".join([*lines, *(f"| {name} | {said} |" for name, said in facts.items())])
+
+
+def _memory(life: Sequence[Held]) -> str:
+    """Own memory by content: after the first update to it, the most, and after the last one."""
+    kinds = {one.content: [each.rss_bytes for each in life if each.content == one.content] for one in life}
+    found = (f"{name} {of[0] / 1e6:.0f}, {max(of) / 1e6:.0f}, {of[-1] / 1e6:.0f} MB" for name, of in kinds.items())
+    return "own memory at first, at most, at last: " + "; ".join(sorted(found))
+
+
+def _span(life: Sequence[Held], what: Literal["files", "threads"]) -> str:
+    found = [getattr(one, what) for one in life]
+    return f"{min(found)} to {max(found)}"
 
 
 def main() -> int:

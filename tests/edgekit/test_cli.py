@@ -1,7 +1,9 @@
 """The program around the verbs: what a person reads, what a script gets, and the exit code."""
 
+import errno
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +13,7 @@ import click
 import pytest
 
 from edgekit import __version__, cli
-from edgekit.errors import ContextOverflow, CorruptBundle, EdgekitError, MissingExtra
+from edgekit.errors import ContextOverflow, CorruptBundle, EdgekitError, MissingExtra, SystemRefused
 
 type_of_main = Callable[..., int]
 
@@ -26,6 +28,9 @@ def speak(*, as_json: bool, what: str) -> None:
         "overflow": ContextOverflow(9, 8),
         "bug": ZeroDivisionError("a bug of ours"),
         "interrupt": KeyboardInterrupt(),
+        "full": OSError(errno.ENOSPC, "No space left on device", "packs/ab"),
+        "cut": ConnectionResetError("peer is gone"),
+        "closed": BrokenPipeError(),
         "module": ModuleNotFoundError("No module named 'onnx'", name="onnx"),
     }
     if what in outcomes:
@@ -115,6 +120,29 @@ def test_debug_anywhere_shows_the_traceback(arguments: tuple[str, ...]) -> None:
 def test_a_bug_of_ours_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         cli.main(["speak", "bug"])
+
+
+@pytest.mark.parametrize(("what", "said"), [("full", "No space left on device: packs/ab"), ("cut", "peer is gone")])
+def test_what_the_system_refuses_is_one_line_too(
+    run: type_of_main, capsys: pytest.CaptureFixture[str], what: str, said: str
+) -> None:
+    assert run("speak", what) == SystemRefused.exit_code
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: The system refuses: {said}",
+        f"hint:  {SystemRefused.hint}",
+    ]
+    with pytest.raises(OSError, match=said.partition(":")[0]):
+        cli.main(["speak", what, "--debug"])
+
+
+def test_who_wants_no_more_output_gets_no_more(run: type_of_main, capfd: pytest.CaptureFixture[str]) -> None:
+    kept = os.dup(1)
+    try:
+        assert run("speak", "closed") == 1
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+    assert capfd.readouterr().err == ""
 
 
 def test_ctrl_c_exits_130(run: type_of_main, capsys: pytest.CaptureFixture[str]) -> None:

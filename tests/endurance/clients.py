@@ -12,7 +12,7 @@ from tests.endurance.asking import MODEL, NotServed, ask
 from tests.endurance.device import Device
 from tests.endurance.works import PROMPTS, Works
 
-PAUSE_S = 0.25
+PAUSE_S = 0.5
 
 
 class Clients:

@@ -13,7 +13,7 @@ from device_agent.releases.leases import Leases
 from device_agent.releases.store import LEASES, NOTES, RELEASES, STAGING, SYNC_FOLDER, TRASH
 from tests.endurance.device import Device
 
-LOOK_S = 0.2
+LOOK_S = 0.5
 ORTS_FILES = frozenset({".ses"})
 """What onnxruntime leaves in the system's folder for temporary files: one for all of its processes."""
 MOST_OTHER_FILES = 320
@@ -65,18 +65,19 @@ class Gauge:
 
 @dataclass(frozen=True)
 class Held:
-    """What the agent's process has: bytes of its own memory, open files, threads."""
+    """What the agent's process has while a content serves: bytes of its own memory, open files, threads."""
 
+    content: str
     rss_bytes: int
     files: int
     threads: int
 
 
-def held(pid: int) -> Held:
+def held(pid: int, content: str) -> Held:
     """By a process. Weights are mapped files, and are not counted as its own memory."""
     process = psutil.Process(pid)
     memory = process.memory_info()
-    return Held(memory.rss - memory.shared, process.num_fds(), process.num_threads())
+    return Held(content, memory.rss - memory.shared, process.num_fds(), process.num_threads())
 
 
 def leaks(device: Device) -> list[str]:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import programs
+import psutil
 
 from device_agent.releases.store import RELEASES, STAGING, STATE, SYNC_FOLDER
 from tests import hostile_http as http
 from tests.endurance.processes import Agent
-from tests.endurance.scene import TRIAL_S, Scene, Target
+from tests.endurance.scene import Scene, Target
 from tests.endurance.works import BROKEN
 
 TIMESTAMP = "metadata/timestamp.json"
@@ -100,22 +101,44 @@ def kill(target: Target, *, network: bool = False) -> Spoil:
         if network:
             cut = http.cut(scene.draw.randrange(1 << 20))
             scene.server.then(*(cut if scene.draw.random() < 0.3 else None for _ in range(12)))
-        attempt = scene.begin("sync" if target == "sync" else "agent" if target == "agent" else scene.any_way())
-        if target == "trial" and (trial := attempt.trial(TRIAL_S)) is not None:
-            scene.killed("trial")
-            with contextlib.suppress(Exception):
-                trial.kill()
-            attempt.over(PATIENCE_S)
-            return
-        over = attempt.over(scene.a_while())
-        if target != "agent" and attempt.process is not None and not over:
-            scene.killed("sync")
-            attempt.process.kill()
-        elif target == "agent":
-            scene.killed("agent")
-            scene.device.end(lambda agent: agent.kill())
+        _KILLERS[target](scene)
 
     return spoil
+
+
+def _kill_sync(scene: Scene) -> None:
+    """If it was over before, the next one, which has less to do."""
+    within_s = scene.usual_s
+    while True:
+        attempt = scene.begin("sync")
+        assert attempt.process is not None
+        if not attempt.over(scene.draw.uniform(0, within_s)):
+            scene.killed("sync")
+            attempt.process.kill()
+            return
+        within_s /= 2
+
+
+def _kill_trial(scene: Scene) -> None:
+    """The first one; the second try has to pass."""
+    attempt = scene.begin(scene.any_way())
+    trial = attempt.trial(PATIENCE_S)
+    if trial is None:
+        _kill_sync(scene)
+        return
+    scene.killed("trial")
+    with contextlib.suppress(psutil.NoSuchProcess):
+        trial.kill()
+    attempt.over(PATIENCE_S)
+
+
+def _kill_agent(scene: Scene) -> None:
+    scene.begin("agent").over(scene.a_while())
+    scene.killed("agent")
+    scene.device.end(lambda agent: agent.kill())
+
+
+_KILLERS: Mapping[Target, Spoil] = {"sync": _kill_sync, "trial": _kill_trial, "agent": _kill_agent}
 
 
 def ended_in_order(scene: Scene) -> None:

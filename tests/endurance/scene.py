@@ -18,7 +18,6 @@ Way = Literal["agent", "sync"]
 """Who updates: the agent itself, or `edgekit sync --once` beside it."""
 
 Target = Literal["agent", "sync", "trial"]
-TRIAL_S = 20.0
 
 
 @dataclass

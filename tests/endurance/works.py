@@ -154,13 +154,10 @@ class Works:
 
 def edgekit(*arguments: str) -> None:
     """Run a verb of the build machine."""
-    subprocess.run(
-        [sys.executable, "-m", "edgekit", *arguments],
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=sys.stderr,
-    )
+    command = [sys.executable, "-m", "edgekit", *arguments]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
 
 
 def _text(port: int, model: str, prompt: str) -> str:

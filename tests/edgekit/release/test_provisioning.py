@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from edgekit.errors import UsageError
-from edgekit.release.provisioning import MAX_PROVISIONING_BYTES, Provisioning, parse
+from edgekit.release.provisioning import MAX_PROVISIONING_BYTES, Provisioning, check_place, parse
 
 FULL = Provisioning(
     format=1,
@@ -53,3 +53,26 @@ def test_what_is_none_is_refused_by_its_name(changed: dict[str, Any]) -> None:
 def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
     with pytest.raises(UsageError, match="the-file"):
         parse(raw, path="the-file")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "https://models.example/fleet",
+        "HTTP://models.example/",
+        "oci://registry.example/models/tiny:stable",
+        "file:///srv/models",
+        "/media/usb",
+        "/media/usb/all.tar",
+        "C:\\models",
+        "C:/models",
+    ],
+)
+def test_places_that_devices_can_look_at(place: str) -> None:
+    check_place(place)
+
+
+@pytest.mark.parametrize("place", ["ftp://models.example", "s3://bucket/models", "models", "./models", "", "~/models"])
+def test_places_that_no_device_could_find(place: str) -> None:
+    with pytest.raises(UsageError):
+        check_place(place)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -259,6 +260,25 @@ def test_a_url_that_does_not_show_it_yet_is_no_success(ready: Shell, third: Path
     with pytest.raises(Unreachable, match="still shows what was published before"):
         ready("repo verify REPO --url", old)
     ready("publish", third, "--repo", ready.repo, "--channel", "stable", "--verify-url", ready.repo)
+
+
+def test_a_url_where_nobody_answers_is_named_once_and_the_release_is_there(ready: Shell, third: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(Unreachable) as caught:
+            ready("publish", third, "--repo", ready.repo, "--verify-url", url)
+    said = str(caught.value)
+    assert said.startswith(f"The repository cannot be reached: {url}: nobody answers: is there a network?; tiny")
+    assert said.count(url) == 1
+    assert "tiny-llama-3" in Repository.open(ready.repo).releases()
+
+
+@pytest.mark.parametrize("url", ["ftp://models.example", "models"])
+def test_devices_are_not_told_to_look_where_they_cannot(ready: Shell, tmp_path: Path, url: str) -> None:
+    with pytest.raises(UsageError):
+        ready("repo provision REPO", "--url", url, "-o", tmp_path / "told.json")
+    assert not (tmp_path / "told.json").exists()
 
 
 def test_prune_deletes_what_nothing_needs_and_says_so_first(ready: Shell, tmp_path: Path) -> None:
