@@ -88,12 +88,13 @@ def _enrol(
     home: Path, told: "Provisioning", device_id: str | None, labels: dict[str, str], *, as_json: bool = False
 ) -> None:
     from device_agent.sync.enrolling import enrolled
+    from device_agent.sync.transport.address import shown
 
     identity = enrolled(home, told, device_id=device_id, labels=labels, clock=time.time)
     facts = {
         "device": identity.device.id,
         "labels": dict(identity.device.labels),
-        "repositories": list(told.repositories),
+        "repositories": [shown(repository) for repository in told.repositories],
         "channels": list(told.channels),
     }
     if as_json:
@@ -101,8 +102,8 @@ def _enrol(
         return
     click.echo(f"{click.style('enrolled', fg='green', bold=True)}  {identity.device.id}", err=True)
     for name in ("labels", "repositories", "channels"):
-        shown = facts[name]
-        words = [f"{key}={value}" for key, value in shown.items()] if isinstance(shown, dict) else shown
+        fact = facts[name]
+        words = [f"{key}={value}" for key, value in fact.items()] if isinstance(fact, dict) else fact
         click.echo(f"{name:12}  {', '.join(map(str, words)) or 'none'}", err=True)
 
 
@@ -164,9 +165,11 @@ def sync_command(
 
 
 def _warn_of(fingerprint: str, repositories: tuple[str, ...]) -> None:
+    from device_agent.sync.transport.address import shown
+
     click.echo(
         f"{click.style('trusting the keys found there, for the first time:', fg='yellow', bold=True)} "
-        f"{repositories[0]}\n  root  sha256 {fingerprint}\n"
+        f"{shown(repositories[0])}\n  root  sha256 {fingerprint}\n"
         "  Compare it with what the repository's owner says: `edgekit repo status`. From now on only these keys count\n"
         "  here, and those that they name.",
         err=True,

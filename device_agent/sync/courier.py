@@ -27,6 +27,7 @@ from urllib.request import getproxies, proxy_bypass, url2pathname
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from device_agent.sync.transport.address import shown
 from device_agent.sync.transport.pace import Pace
 from device_agent.sync.transport.web import paced_pools
 from edgekit import __version__
@@ -61,17 +62,6 @@ def folder_of(place: str) -> Path | None:
     if place.lower().startswith("file://"):
         return Path(url2pathname(urlsplit(place).path))
     return None if "://" in place else Path(place)
-
-
-def shown(place: str) -> str:
-    """A place as people and logs may see it: without a password."""
-    if "://" not in place:
-        return place
-    try:
-        parts = urlsplit(place)
-    except ValueError:
-        return "an address that is none"
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def deliver(envelope: bytes, device_id: str, place: str) -> None:

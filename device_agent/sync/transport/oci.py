@@ -62,6 +62,7 @@ class Registry(Web):
         # A registry may send a device anywhere, as its blobs mostly lie elsewhere.
         super().__init__(base, surroundings=surroundings, least_bytes_per_s=least_bytes_per_s, friends=None)
         self._user = base.secret
+        self._least_bytes_per_s = least_bytes_per_s
 
     def get(self, path: str, headers: Mapping[str, str], *, expect: Collection[int] = (200,)) -> Answer:
         """As a web server does it. Raises as well."""
@@ -81,7 +82,11 @@ class Registry(Web):
         if realm is None:
             raise self._refused("asks who we are")
         query = urlencode({name: wanted[name] for name in ("service", "scope") if name in wanted})
-        asked = Web(dataclasses.replace(realm, query=query, secret=self._user), surroundings=self.surroundings)
+        asked = Web(
+            dataclasses.replace(realm, query=query, secret=self._user),
+            surroundings=self.surroundings,
+            least_bytes_per_s=self._least_bytes_per_s,
+        )
         with closing(asked), closing(asked.get("", {}, expect=(200, 400, 401, 403))) as answer:
             if answer.status != 200:
                 raise self._refused(f"gives no token ({answer.status})")
@@ -89,7 +94,7 @@ class Registry(Web):
             raw = b"".join(itertools.islice(pieces, MAX_TOKEN_BYTES // _TOKEN_PIECE_BYTES))
         try:
             found = msgspec.json.decode(raw, type=_Token)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._refused("gives no token that can be read") from error
         token = found.token or found.access_token
         if not _TOKEN.fullmatch(token):

@@ -267,18 +267,6 @@ def test_a_place_that_never_answers_is_left_alone(monkeypatch: pytest.MonkeyPatc
         answer.set()
 
 
-@pytest.mark.parametrize(
-    ("place", "said"),
-    [
-        ("https://user:secret@example.org:8443/r?token=t#f", "https://example.org:8443/r"),
-        ("/media/usb", "/media/usb"),
-        ("C:\\reports", "C:\\reports"),
-    ],
-)
-def test_no_password_is_shown(place: str, said: str) -> None:
-    assert courier.shown(place) == said
-
-
 def test_no_password_is_kept_in_the_record(device: Till, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[str] = []
     monkeypatch.setattr(courier, "_put", lambda _, url: sent.append(url))

@@ -303,6 +303,11 @@ def test_the_whole_state_is_told_without_secrets(house: House) -> None:
     assert found.disk is not None
 
 
+def test_no_password_of_a_registry_is_told(house: House) -> None:
+    house.upkeep.adjust(LinkSettings(repositories=("oci://user:secret@host:5000/models/tiny:1",), interval_s=60))
+    assert house.status().repositories == ["oci://host:5000/models/tiny:1"]
+
+
 def test_a_pin_below_the_floor_is_shouted(house: House) -> None:
     house.scene.store.here = [Installed(ref(V1), Path("x"), V1)]
     house.scene.store.kept = State(lines=(Line(channel="stable", active=ref(V1), pin=ref(V1)),))

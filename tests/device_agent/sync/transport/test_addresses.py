@@ -8,6 +8,7 @@ import urllib3.exceptions
 
 from device_agent.sync.records import LinkSettings, Window
 from device_agent.sync.transport import address, open_source
+from device_agent.sync.transport.address import UNREADABLE, shown
 from device_agent.sync.transport.open import SCHEMES, scheme_of
 from device_agent.sync.transport.throttle import is_open
 from device_agent.sync.transport.web import problem_of, proxies, proxy_of
@@ -49,6 +50,24 @@ def test_an_address_that_cannot_be_is_refused_without_its_password(text: str) ->
     with pytest.raises(UsageError) as caught:
         opened(text)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("https://user:secret@example.org:8443/r?token=t#f", "https://example.org:8443/r"),
+        ("oci://user:secret@registry.example.org:5000/models/tiny:1", "oci://registry.example.org:5000/models/tiny:1"),
+        ("https://user:sec/ret@example.org/r", UNREADABLE),
+        ("https://user:se?cret@example.org/r", UNREADABLE),
+        ("https://user:se#cret@example.org/r", UNREADABLE),
+        ("https://user:secret@[::1", UNREADABLE),
+        ("file:///media/a@b", "file:///media/a@b"),
+        ("/media/usb", "/media/usb"),
+        ("C:\\reports", "C:\\reports"),
+    ],
+)
+def test_no_password_is_shown(place: str, said: str) -> None:
+    assert shown(place) == said
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ import pytest
 
 from device_agent.sync.records import file_path
 from device_agent.sync.transport.oci import MAX_LAYERS, NEWEST
-from edgekit.errors import CorruptRelease, NotAdmitted, NotInRepository, SyncError, UsageError
+from edgekit.errors import CorruptRelease, NotAdmitted, NotInRepository, SyncError, Unreachable, UsageError
 from edgekit.release import oci
 from edgekit.release.oci import parse_reference
 from tests.contents import noise, sha256
 from tests.device_agent.sync.transport.opening import fetched, fresh_and_resumed, opened
-from tests.hostile_http import Asked, Fault, Hostile, Reply, cut, endless, flipped, no_ranges, redirected, says
+from tests.hostile_http import Asked, Fault, Hostile, Reply, cut, endless, flipped, no_ranges, raw, redirected, says
+from tests.worlds import Crawling
 
 DATA = noise(300_000)
 FILE = file_path(sha256(DATA))
@@ -210,11 +211,12 @@ def test_a_password_is_not_said_in_the_open(server: Hostile, realm: str) -> None
         says(200, body=b"{}"),
         says(200, body=b"[]"),
         says(200, body=b'{"token": "with space"}'),
+        says(200, body=b'{"x": ' + b"[" * 60_000),
         says(200, body=b'{"token": "' + b"a" * 20_000 + b'"}'),
         says(200, body=b"\xff" * 9),
         endless(b" " * 1000),
     ],
-    ids=["empty", "none", "a list", "two words", "long", "bytes", "endless"],
+    ids=["empty", "none", "a list", "two words", "deep", "long", "bytes", "endless"],
 )
 def test_a_token_that_is_none_is_not_sent(server: Hostile, files: dict[str, bytes], answer: Fault) -> None:
     files["token"] = b""
@@ -222,6 +224,14 @@ def test_a_token_that_is_none_is_not_sent(server: Hostile, files: dict[str, byte
     server.always(answer, paths="token")
     with pytest.raises(NotAdmitted, match="no token that can be read"):
         opened(address(server)).read(ROOT, limit=100)
+
+
+def test_c09_where_tokens_are_given_nothing_may_drip(server: Hostile, files: dict[str, bytes]) -> None:
+    files["token"] = b""
+    Doorman(server, f"{server.url}/token")
+    server.always(raw(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"), paths="token")
+    with pytest.raises(Unreachable, match="too slow"):
+        opened(address(server), world=Crawling(step_s=61.0)).read(ROOT, limit=100)
 
 
 def test_where_blobs_lie_elsewhere_nobody_there_hears_the_password(server: Hostile, files: dict[str, bytes]) -> None:

@@ -3,7 +3,6 @@
 import io
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
@@ -12,7 +11,7 @@ from device_agent.sync.transport.pace import WINDOW_S, Pace, Paced
 from edgekit.errors import Unreachable
 from tests.device_agent.sync.transport.opening import fetched, opened
 from tests.hostile_http import Asked, Fault, Hostile, Reply, chunked, endless, honestly, no_ranges, raw
-from tests.worlds import World
+from tests.worlds import Crawling, World
 
 
 class Slow(io.RawIOBase):
@@ -105,17 +104,6 @@ def test_a_new_request_begins_anew() -> None:
 
 
 # --- over real connections --------------------------------------------------------------------
-
-
-@dataclass
-class Crawling(World):
-    """Each look at the clock finds it `step_s` later, as if every read of the network had taken that long."""
-
-    step_s: float = 0.0
-
-    def clock(self) -> float:
-        self.now += self.step_s
-        return self.now
 
 
 DATA = random.Random(1).randbytes(3_000_000)
