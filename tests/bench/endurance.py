@@ -15,6 +15,7 @@ the agent's memory and open files have not grown. What was not so is printed, an
 import argparse
 import contextlib
 import json
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -90,6 +91,7 @@ def main() -> int:
     parser.add_argument("--scratch", type=Path, help="folder that keeps the exports between runs")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the agent ends with us
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder(asked.scratch))
         place = stack.enter_context(scratch_folder(None))

@@ -89,19 +89,19 @@ class Device:
 
     def updated(self) -> Entry:
         """Have the agent look and install, and wait for what became of it."""
-        before = self._entry()
+        before = self.told_last()
         self.update()
-        self.until("an update to end", lambda: self._entry() != before)
-        entry = self._entry()
+        self.until("an update to end", lambda: self.told_last() != before)
+        entry = self.told_last()
         assert entry is not None
         return entry
 
     def synced(self, *arguments: str) -> Entry:
         """The same by a process of its own."""
-        before = self._entry()
+        before = self.told_last()
         process = Sync(self.home, *arguments)
         self.until("edgekit sync to end", lambda: process.process.poll() is not None)
-        entry = self._entry()
+        entry = self.told_last()
         assert entry is not None
         assert entry != before
         return entry
@@ -112,15 +112,16 @@ class Device:
 
     def told(self, verb: str) -> None:
         """Have an operator's wish done. It may be refused: the release before may be gone."""
-        before = self._entry()
+        before = self.told_last()
         if sync(self.agent.port, self.home, verb)[0] == OK:
-            self.until(verb, lambda: self._entry() != before)
+            self.until(verb, lambda: self.told_last() != before)
 
     def refused(self) -> set[str]:
         """Releases that failed here."""
         return {refusal.release.id for refusal in self.store.state().refusals}
 
-    def _entry(self) -> Entry | None:
+    def told_last(self) -> Entry | None:
+        """What the newest update, or wish of an operator, came to."""
         return self._history.read().last(CHANNEL)
 
     def until(self, what: str, so: Callable[[], object], *, seconds: float = WAIT_S) -> None:
@@ -128,5 +129,5 @@ class Device:
         began = time.monotonic()
         while not so():
             if time.monotonic() - began > seconds:
-                raise Stuck(f"waited in vain for {what}: {self.line}, {self._entry()}")
+                raise Stuck(f"waited in vain for {what}: {self.line}, {self.told_last()}")
             time.sleep(LOOK_S)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -142,9 +141,3 @@ def trial_of(pid: int) -> psutil.Process | None:
         return next((child for child in children if "device_agent.activation.trial" in child.cmdline()), None)
     except psutil.Error:
         return None
-
-
-def without(folder: Path) -> None:
-    """Delete a device and what was beside it."""
-    for path in (folder, folder.with_name(f"{folder.name}.tmp")):
-        shutil.rmtree(path, ignore_errors=True)

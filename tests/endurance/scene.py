@@ -1,6 +1,7 @@
 """What a fault can get at: the device, who serves the repository, the build machine, and an update under way."""
 
 import random
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Literal
 
 import psutil
 
+from device_agent.sync.history import Entry
 from tests.endurance.device import Device, Stuck
 from tests.endurance.processes import Sync, trial_of
 from tests.endurance.works import Signed, Works
@@ -16,6 +18,9 @@ from tests.hostile_http import Hostile
 
 Way = Literal["agent", "sync"]
 """Who updates: the agent itself, or `edgekit sync --once` beside it."""
+
+BEGINS_S = 5.0
+"""An agent that was told to update does so within this."""
 
 Target = Literal["agent", "sync", "trial"]
 
@@ -43,10 +48,11 @@ class Scene:
 
     def begin(self, way: Way, *arguments: str, before: Sequence[str] = ()) -> "Attempt":
         """Start an update."""
+        told, now = self.device.told_last(), time.monotonic()
         if way == "agent":
             self.device.update()
-            return Attempt(self.device, None)
-        return Attempt(self.device, Sync(self.device.home, *arguments, before=before))
+            return Attempt(self.device, None, told, now)
+        return Attempt(self.device, Sync(self.device.home, *arguments, before=before), told, now)
 
     def a_while(self) -> float:
         """Seconds; in about as long as an update takes, any moment of it is as likely as any other."""
@@ -65,20 +71,27 @@ class Scene:
 
 @dataclass
 class Attempt:
-    """An update that somebody began: another process, or the agent."""
+    """An update that somebody began: another process, or the agent. `told` is what its forerunner had come to."""
 
     device: Device
     process: Sync | None
+    told: Entry | None
+    began: float
 
     def over(self, seconds: float) -> bool:
         """Whether it came to its end within so long."""
         if self.process is not None:
             return self.process.wait(seconds)
         try:
-            self.device.until("an update", lambda: not self.device.busy, seconds=seconds)
+            self.device.until("an update", self._is_told, seconds=seconds)
         except Stuck:
             return False
         return True
+
+    def _is_told(self) -> bool:
+        """What could not begin because another process was at work is never told of."""
+        is_over = self.device.told_last() != self.told
+        return is_over or (not self.device.busy and time.monotonic() - self.began > BEGINS_S)
 
     def trial(self, seconds: float) -> psutil.Process | None:
         """The trial that it runs, once it does."""

@@ -74,11 +74,6 @@ class Works:
         """Contents that work."""
         return tuple(name for name in self._contents if name != BROKEN)
 
-    @property
-    def largest_bytes(self) -> int:
-        """Of any release."""
-        return max(sum(file.stat().st_size for file in folder.iterdir()) for folder in self._contents.values())
-
     def provision(self, url: str) -> Path:
         """What a device is told before it trusts anybody."""
         file = self.folder / "provisioning.json"
