@@ -13,7 +13,6 @@ the agent's memory and open files have not grown. What was not so is printed, an
 """
 
 import argparse
-import contextlib
 import json
 import signal
 import sys
@@ -26,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(1, str(Path(__file__).parents[2] / "packaging"))
 
 from export.checkpoints import open_checkpoint
-from tests.bench.updates import Bench, Making, demo_model, noisy, scratch_folder
+from tests.bench.versions import Bench, Making, demo_model, noisy, scratch_folder
 from tests.endurance.disk import Held
 from tests.endurance.run import Plan, Report, run
 
@@ -92,11 +91,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the agent ends with us
-    with contextlib.ExitStack() as stack:
-        scratch = stack.enter_context(scratch_folder(asked.scratch))
-        place = stack.enter_context(scratch_folder(None))
+    with scratch_folder(asked.scratch) as (kept, place):
         plan = Plan(
-            contents=contents(asked.model or demo_model(), scratch),
+            contents=contents(asked.model or demo_model(), kept),
             near=frozenset({"int4", "tuned"}),
             updates=asked.updates,
             kills=asked.kills,
