@@ -16,7 +16,7 @@ from edgekit.quant import BLOCK_SIZES, PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from edgekit.manifest import Manifest
-    from export.pipeline import ExportJob
+    from export.job import ExportJob
     from export.quantize.plan import Rounding
 
 
@@ -34,6 +34,8 @@ class Bar:
 
     def advance(self, done: int, total: int) -> None:
         """As `pipeline.Progress`."""
+        if not sys.stderr.isatty():  # where there is no terminal, the bar would be an empty line
+            return
         self._bar.length = total
         self._bar.update(done - self._bar.pos)
         if done >= total:
@@ -128,7 +130,8 @@ def export_command(  # noqa: PLR0913, PLR0917 - click passes one argument for ea
     as_json: bool,
 ) -> None:
     """Make a verified, quantised ONNX bundle of SOURCE: a GGUF file or a Hugging Face folder."""
-    from export.pipeline import ExportJob, export  # numpy, onnx and onnxruntime take a second to import
+    from export.job import ExportJob  # numpy, onnx and onnxruntime take a second to import
+    from export.pipeline import export
 
     text = None if calibration == "self" else Path(calibration)
     job = ExportJob(

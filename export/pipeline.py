@@ -1,76 +1,27 @@
 """THE MAIN PATH of export: a checkpoint goes in, a verified bundle comes out."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
 
 from edgekit import contract, files
 from edgekit.arch import ModelArch
-from edgekit.contract import CacheType
 from edgekit.errors import QualityTooLow, UsageError
 from edgekit.manifest import Manifest, SpecialTokens
-from edgekit.quant import Precision
 from export import checkpoints, pack, speed, verify
 from export.checkpoints import TextFiles
 from export.families import arch_of
 from export.families.weights import CheckpointWeights, Weights
 from export.graph import adapted, decoder, prefill
+from export.job import ExportJob
 from export.optimum import route
+from export.progress import Progress
 from export.prompts import prompts_for
 from export.quantize import plan as planning
 from export.quantize import rotate
-from export.quantize.plan import Recipe, Rounding
+from export.quantize.plan import Recipe
 from export.quantize.prepare import Prepared, check, prepare
-
-
-@dataclass(frozen=True)
-class ExportJob:
-    """What to make of which model, and where. `name` defaults to the source's file name.
-
-    `adapter` is a folder of a LoRA that is merged into the source; `max_kl` (nats) is what the bundle may lose;
-    `freeze_scales_from` is a bundle that devices have; the other fields are as in `export.quantize.plan.Recipe`.
-    """
-
-    source: Path
-    out: Path
-    precision: Precision = "int4"
-    name: str | None = None
-    version: str = "1"
-    adapter: Path | None = None
-    block_size: int = 32
-    method: Rounding = "rtn"
-    size_budget: int | None = None
-    calibration: Path | None = None
-    max_kl: float | None = None
-    rotate: bool = False
-    kv: CacheType = "float32"
-    freeze_scales_from: Path | None = None
-
-    @property
-    def recipe(self) -> Recipe:
-        """How weights are to be quantised."""
-        return Recipe(
-            self.precision,
-            self.block_size,
-            self.method,
-            self.size_budget,
-            self.calibration,
-            self.rotate,
-            self.kv,
-            self.freeze_scales_from,
-        )
-
-
-class Progress(Protocol):
-    """Told how far an export is; the command line draws it."""
-
-    def stage(self, title: str) -> None:
-        """A new stage begins."""
-
-    def advance(self, done: int, total: int) -> None:
-        """`done` of `total` bytes of this stage."""
 
 
 def export(job: ExportJob, progress: Progress) -> Manifest:

@@ -5,8 +5,10 @@ from dataclasses import replace
 from edgekit import contract, files
 from edgekit.errors import UsageError
 from edgekit.quant import Precision
-from export.pipeline import ExportJob, Progress, export
+from export.job import ExportJob
+from export.pipeline import export
 from export.plots import Point, plot
+from export.progress import Progress
 
 PLANS: tuple[tuple[Precision, int], ...] = (("int4", 128), ("int4", 64), ("int4", 32), ("int8", 64), ("int8", 32))
 """Precisions and block sizes that are tried; the other wishes are the job's own."""

@@ -44,8 +44,9 @@ class Pythons:
 
 
 def select(names: Sequence[str], pythons: Pythons, *, pytest_arguments: Sequence[str] = ()) -> list[Check]:
-    """The named checks in their order."""
+    """The named checks in their order. What `device` runs `tests` leaves out, unless somebody asks for tests."""
     python = pythons.full
+    side = () if pytest_arguments or "device" not in names else ("--build-side",)
 
     def pytest(name: str, interpreter: Path, *arguments: str) -> Check:
         report = REPORTS / f"{name}.xml"
@@ -59,7 +60,7 @@ def select(names: Sequence[str], pythons: Pythons, *, pytest_arguments: Sequence
         Check("package", (str(python), str(ROOT / "packaging" / "wheel_contents.py"))),
         # Warnings of other people's libraries about each other are not errors of ours.
         pytest("clients", pythons.clients, "-Wdefault", "-ofilterwarnings=", "--clients", str(python), "tests/clients"),
-        pytest("tests", python, *pytest_arguments),
+        pytest("tests", python, *side, *pytest_arguments),
     )
     return [check for check in table if check.name in names]
 

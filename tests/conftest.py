@@ -1,8 +1,7 @@
-"""Rules that hold for every test: no network but this machine's own, and `--device-only`."""
+"""Rules that hold for every test: no network but this machine's own, and which side's tests are run."""
 
 import ipaddress
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,34 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.imports import ROOT, rooms_of
+from tests.imports import ROOT
+from tests.sides import is_file_of_device, is_folder_of_device, is_of_device
 
 # Two cores that other work shares: how long an example takes says nothing about the code.
 settings.register_profile("edgekit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgekit")
-
-DEVICE_TESTS = (ROOT / "tests" / "edgekit", ROOT / "tests" / "device_agent", ROOT / "tests" / "packaging" / "install")
-DEVICE_MODULES = {
-    *("edgekit", "device_agent"),
-    *(
-        "click",
-        "flask",
-        "jinja2",
-        "llguidance",
-        "msgspec",
-        "numpy",
-        "onnxruntime",
-        "psutil",
-        "securesystemslib",
-        "tokenizers",
-        "tuf",
-        "urllib3",
-        "waitress",
-        "werkzeug",
-    ),
-    *("hypothesis", "packaging", "pytest"),  # `packaging` is a part of pytest
-}
-OTHER_MARKERS = {"browser", "demo", "encoder", "genai", "programs", "reference"}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,42 +35,43 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="only the tests of client libraries; the agent runs on this Python",
     )
     parser.addoption("--long", action="store_true", help="also tests that take long")
-    parser.addoption(
+    sides = parser.getgroup("sides", "of which side of edgekit tests are run (tests/sides.py); both, if not said")
+    sides.addoption(
         "--device-only",
         action="store_true",
         help="only tests of the device side that need nothing but the device's install (their imports tell)",
     )
+    sides.addoption("--build-side", action="store_true", help="only the tests that --device-only leaves out")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Tests of client libraries run alone, since only their environment has the libraries.
 
-    With `--device-only`, leave out files of the build side, and those that import more than a device has.
+    With `--device-only`, do not even import what needs more than a device has.
     """
     if (CLIENT_TESTS in (collection_path, *collection_path.parents)) and not config.getoption("clients"):
         return True
     if not config.getoption("device_only"):
         return None
     if collection_path.is_dir():  # its conftest.py would be imported even if none of its tests were taken
-        related = any(
-            collection_path in (folder, *folder.parents) or folder in collection_path.parents for folder in DEVICE_TESTS
-        )
-        return None if related else True
-    if collection_path.suffix != ".py":
-        return None
-    if not any(folder in collection_path.parents for folder in DEVICE_TESTS):
-        return True
-    return bool(rooms_of(collection_path) - DEVICE_MODULES - sys.stdlib_module_names) or None
+        return None if is_folder_of_device(collection_path) else True
+    return None if collection_path.suffix != ".py" or is_file_of_device(collection_path) else True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    unwanted = set() if config.getoption("long") else {"long"}
-    if config.getoption("device_only"):
-        unwanted |= OTHER_MARKERS
-    elsewhere = [item for item in items if unwanted & {mark.name for mark in item.iter_markers()}]
-    if elsewhere:
-        config.hook.pytest_deselected(items=elsewhere)
-        items[:] = [item for item in items if item not in elsewhere]
+    wanted = [item for item in items if _is_wanted(item, config)]
+    if len(wanted) < len(items):
+        kept = set(wanted)
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = wanted
+
+
+def _is_wanted(item: pytest.Item, config: pytest.Config) -> bool:
+    markers = {mark.name for mark in item.iter_markers()}
+    if "long" in markers and not config.getoption("long"):
+        return False
+    of_device = is_of_device(item.path, markers)
+    return not config.getoption("build_side" if of_device else "device_only")
 
 
 @pytest.fixture(autouse=True)

@@ -135,18 +135,18 @@ def admin_token(home: Path) -> str:
         try:
             found = path.read_bytes()[:1_000].decode("ascii", "replace").strip()
         except FileNotFoundError:
-            found = ""
-        if found.startswith(SECRET_PREFIX) and len(found) >= _SECRET_CHARS:
+            found = None
+        if found is None:  # what was seen counts, and not what another process may have made since
+            try:
+                create_durably(path, f"{new_secret()}\n".encode(), mode=_PRIVATE)
+            except FileExistsError:
+                _log.debug("another process made %s", path)
+        elif found.startswith(SECRET_PREFIX) and len(found) >= _SECRET_CHARS:
             _close_to_others(path)
             return found
-        if path.exists():  # emptied or cut by something else than this program
+        else:  # emptied or cut by something else than this program
             _log.warning("%s holds no token: a new one is made", path)
             write_durably(path, f"{new_secret()}\n".encode(), mode=_PRIVATE)
-            continue
-        try:
-            create_durably(path, f"{new_secret()}\n".encode(), mode=_PRIVATE)
-        except FileExistsError:
-            _log.debug("another process made %s", path)
     return path.read_text(encoding="ascii").strip()
 
 

@@ -18,7 +18,7 @@ from edgekit.errors import UsageError
 from edgekit.manifest import FileEntry
 from export.adapt import convert, proof
 from export.checkpoints.adapter import Adapter
-from export.pipeline import Progress
+from export.progress import Progress
 from export.prompts import PROBE_TEXT, PROBE_TOKENS_OF_LARGE
 from export.verify import LARGE_PARAMETERS
 

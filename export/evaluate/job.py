@@ -15,7 +15,7 @@ from export.evaluate.reader import BundleReader, Reader
 from export.evaluate.reference import Reference, checked_bundle, open_reference
 from export.evaluate.strategic import Way
 from export.evaluate.text import Count, TextScore, compare, cut, read_ids
-from export.pipeline import Progress
+from export.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

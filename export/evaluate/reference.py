@@ -14,9 +14,11 @@ from export.checkpoints import open_checkpoint
 from export.evaluate.reader import BundleReader, LogitSource, Reader
 from export.families import arch_of
 from export.families.weights import CheckpointWeights
+from export.job import ExportJob
 from export.layerwise import Layerwise
 from export.optimum import route
-from export.pipeline import ExportJob, Progress, export
+from export.pipeline import export
+from export.progress import Progress
 
 
 @dataclass(frozen=True)

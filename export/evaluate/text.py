@@ -26,7 +26,7 @@ import tokenizers
 from edgekit.errors import UsageError
 from export.divergence import log_softmax
 from export.evaluate.reader import Floats, LogitSource
-from export.pipeline import Progress
+from export.progress import Progress
 
 MAX_TEXT_BYTES = 1 << 30
 _CHARS_PER_TOKEN = 16

@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import onnx
 
@@ -13,14 +12,13 @@ from edgekit.manifest import Embedding, Manifest, SpecialTokens
 from export import families, pack
 from export.checkpoints import Checkpoint
 from export.graph.ops import WeightFile
+from export.job import ExportJob
 from export.optimum import facts, proof, sentences, sites
 from export.optimum.original import Original, Task, require_exporter
 from export.optimum.rewrite import rewrite
+from export.progress import Progress
 from export.prompts import prompts_for
 from export.quantize.plan import PlannedMatrix, Recipe
-
-if TYPE_CHECKING:
-    from export.pipeline import ExportJob, Progress
 
 _FLOAT_COPIES = 3
 """Room on disk, in copies of the weights as floats: optimum's graph, its twin for verification, the bundle's own."""

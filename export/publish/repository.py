@@ -301,7 +301,7 @@ class Repository:
             if channel.name in now and channel.version <= now[channel.name].version:
                 raise PublishError(f"channel {channel.name} was changed meanwhile: look at it, and say it again")
         for channel in {**now, **{one.name: one for one in change.channels}}.values():
-            check_channel(channel, listed, floors)
+            check_channel(channel, listed, floors, old=now.get(channel.name))
 
     def _renew(self, state: State, new: dict[str, Metadata[Any]], keyring: Keyring, now: float, days: int) -> None:
         """Add what is due, if it can be signed here."""

@@ -316,7 +316,8 @@ def advance_command(  # noqa: PLR0913, PLR0917 - click passes one argument for e
 ) -> None:
     """Let CHANNEL's release go to more devices, if enough of the newest stage run it and few enough failed.
 
-    Below --min-ok it waits. Over --max-fail the channel is paused, or everybody is sent back, at once.
+    Below --min-ok it waits. Over --max-fail the channel is paused, or everybody is sent back, at once. Where devices
+    look in a registry, `edgekit repo push` comes after it.
     """
     from export.publish.rollout import Limits, next_move, status
 

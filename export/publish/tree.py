@@ -85,6 +85,10 @@ class Tree:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """One publisher at a time; others wait."""
-        with locked(self.folder / LOCK):
+        """One publisher at a time; others wait. Raises PublishError where nobody may write."""
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(locked(self.folder / LOCK))
+            except OSError as error:
+                raise PublishError(f"{self.folder} cannot be written: {error.strerror or error}") from error
             yield

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from export.checkpoints import TextFiles
 from export.families import shapes
 from export.families.weights import Weights
 from export.graph import rotary
+from export.progress import Progress
 from export.quantize import cache, calibrate, calibration, sensitivity
 from export.quantize import plan as planning
 from export.quantize.budget import allocate
@@ -30,16 +30,6 @@ PROBE_ROWS, PROBE_TOKENS = 3, 96
 _GRAPH_BYTES_PER_LAYER = 7_000
 _OTHER_BYTES = 40_000
 """What model.onnx takes at most, with all matrices stored apart, and filling between aligned weights."""
-
-
-class Progress(Protocol):
-    """As `export.pipeline.Progress`."""
-
-    def stage(self, title: str) -> None:
-        """A new stage begins."""
-
-    def advance(self, done: int, total: int) -> None:
-        """`done` of `total` of this stage."""
 
 
 Quantise = Callable[[PlannedMatrix], QuantisedMatrix]

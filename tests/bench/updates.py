@@ -15,7 +15,6 @@ else; --all has more of them; --kl adds what quantising cost, in nats, beside th
 """
 
 import argparse
-import contextlib
 import json
 import shutil
 import subprocess
@@ -35,7 +34,7 @@ from export.checkpoints import open_checkpoint
 from export.publish.content import add_release
 from export.publish.deltas import make_delta
 from tests.bench.pulling import Device, checking_speed, memory_bytes
-from tests.bench.versions import MORE, ROWS, Bench, Row, Version, demo_model
+from tests.bench.versions import MORE, ROWS, Bench, Row, Version, demo_model, scratch_folder
 
 ROOT = Path(__file__).parents[2]
 TEXT_BYTES = 12_000
@@ -169,15 +168,6 @@ def measure_kl(version: Version, text: Path) -> float | None:
         [*command, "--text", str(text), "--json"], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     return float(json.loads(result.stdout)["kl"])
-
-
-@contextlib.contextmanager
-def scratch_folder(asked: Path | None) -> Iterator[tuple[Path, Path]]:
-    """A folder of versions, which may stay for the next run, and one of everything else, which does not."""
-    if asked is not None:
-        asked.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=asked) as folder:
-        yield asked or Path(folder), Path(folder)
 
 
 def run(asked: argparse.Namespace, rows: Sequence[Row]) -> Iterator[Cost | Fact]:

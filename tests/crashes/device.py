@@ -48,6 +48,15 @@ class Device:
     stage: Stage
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The record, the versions that serve ("" for none), and the newest timestamp that was seen (0 for none)."""
+
+    state: State
+    served: frozenset[str]
+    floor: int
+
+
 @dataclass
 class World:
     """A signed repository beside the device. `bad` releases fail their trial; `now` is what all clocks say."""
@@ -129,8 +138,8 @@ class World:
 
     # --- what is on the device's disk -------------------------------------------------------------
 
-    def look(self, home: Path) -> tuple[State, frozenset[str]]:
-        """The record, and the versions that serve ("" for none), once all invariants but convergence were looked at."""
+    def look(self, home: Path) -> "Seen":
+        """What is there, once all invariants but convergence were looked at."""
         device = self.device(home)
         device.stage.serve()
         for folder in (home / "sync" / "releases").glob("*"):
@@ -138,16 +147,9 @@ class World:
         assert (home / "notes.txt").read_bytes() == b"mine", "a file of the user has changed"
         assert {path.name for path in home.iterdir()} <= {"notes.txt", "sync"}
         versions = frozenset(self._version(ref) for ref in device.stage.served)
-        return device.store.state(), versions or frozenset({""})
-
-    def state(self, home: Path) -> State:
-        """The record."""
-        return Store(home).state()
-
-    def floor(self, home: Path) -> int:
-        """The newest timestamp that the device has seen; 0 for none."""
-        view = self.device(home).trust.last()
-        return 0 if view is None else view.timestamp_version
+        view = device.trust.last()
+        floor = 0 if view is None else view.timestamp_version
+        return Seen(device.store.state(), versions or frozenset({""}), floor)
 
     def _version(self, ref: Ref) -> str:
         return next(version for version, release in self.releases.items() if release.id == ref.id)

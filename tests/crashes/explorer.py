@@ -8,6 +8,7 @@ fsync of the code after the other: each must make some check fail, or it would n
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,17 @@ class Scenario:
 
     prepare: Callable[[Path], None]
     act: Callable[[Path, Recorder], None]
-    recover: Callable[[Path], None]
+    recover: Callable[[Path], None] | None
+    """None where nobody recovers anything: what is there must do as it is."""
     check: Callable[[Path, Marks], None]
     converge: Callable[[Path], None] = lambda _: None
+    resume: Callable[[Path], None] = lambda _: None
+    """What a second crash cuts off, where there is no recovery."""
     observe: Callable[[Path], Marks] = lambda _: ()
     """What somebody may rely on who looks after a recovery, as marks: no later crash may take it back."""
+
+
+_State = tuple[str, Marks]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +57,11 @@ class Exploration:
     def __init__(self, folder: Path, scenario: Scenario) -> None:
         self._root = folder / "run"
         self._scenario = scenario
-        self._good: set[tuple[str, Marks]] = set()
+        self._good: set[_State] = set()
+        self._converged: set[_State] = set()
         self.second_sites: set[str] = set()
-        self.states = 0
+        self.seconds = 0.0
+        self.lost = 0
         self._root.mkdir(parents=True)
         scenario.prepare(self._root)
         with recording(self._root) as recorder:
@@ -67,9 +76,16 @@ class Exploration:
         """Places in the code that fsync, in order."""
         return list(dict.fromkeys(op.site for op in self.ops if op.kind == "fsync" and op.site))
 
+    @property
+    def states(self) -> int:
+        """How many different states were found good, after a first crash or a second one."""
+        return len(self._good)
+
     def failures(self, *, ignored_sites: Collection[str] = (), converge_every: int = 1) -> Iterator[Crash]:
         """Crashes that recovery does not survive. Only each n-th is made to converge."""
-        yield from self._explored(self._disk(ignored_sites), self.ops, (), converge_every)
+        for crash in self._explored(self._disk(ignored_sites), self.ops, (), converge_every):
+            self.lost += not ignored_sites
+            yield crash
 
     def second_failures(self, *, ignored_sites: Collection[str] = (), every: int = 1) -> Iterator[Crash]:
         """Crashes that follow upon another: the process was killed, and power fails while it recovers.
@@ -83,11 +99,13 @@ class Exploration:
                 marks += [op.path] if op.kind == "mark" else []
             self._fill(disk.image("nothing"))
             with recording(self._root) as recorder:
-                self._scenario.recover(self._root)
+                (self._scenario.recover or self._scenario.resume)(self._root)
                 for mark in self._scenario.observe(self._root):
                     recorder.mark(mark)
             self.second_sites.update(op.site for op in recorder.ops if op.kind == "fsync" and op.site)
-            yield from self._explored(disk.renumbered(recorder.base), recorder.ops, marks, 10**9)
+            for crash in self._explored(disk.renumbered(recorder.base), recorder.ops, marks, 10**9):
+                self.lost += not ignored_sites
+                yield crash
 
     def needs(self, site: str, *, every: int = 1) -> bool:
         """Whether something breaks without the fsyncs of that place. Ask after all failures were looked at."""
@@ -96,14 +114,14 @@ class Exploration:
         return first or (second and next(self.second_failures(ignored_sites=[site], every=every), None) is not None)
 
     def _explored(self, disk: Disk, ops: Sequence[Op], marks: Sequence[str], converge_every: int) -> Iterator[Crash]:
-        for count, loss, reached, image in crashes(disk, ops, marks):
-            key = (digest(image), reached)
-            if key in self._good:
+        for number, (count, loss, reached, image) in enumerate(crashes(disk, ops, marks), 1):
+            state, converge = (digest(image), reached), number % converge_every == 0
+            if state in (self._converged if converge else self._good):
                 continue
-            self.states += 1
-            problem = self._tried(image, reached, converge=self.states % converge_every == 0)
+            problem = self._tried(image, reached, converge=converge)
             if problem is None:
-                self._good.add(key)
+                self._good.add(state)
+                self._converged |= {state} if converge else set()
             else:
                 yield Crash(count, loss, problem, ops[count - 1] if count else None)
 
@@ -115,13 +133,20 @@ class Exploration:
 
     def _tried(self, image: Image, marks: Marks, *, converge: bool) -> str | None:
         self._fill(image)
+        started = time.monotonic()
         with mock.patch.object(os, "fsync"):  # takes most of the time, and does nothing for a disk that stays
             try:
-                for _ in range(2):
-                    self._scenario.recover(self._root)
-                    self._scenario.check(self._root, marks)
-                if converge:
-                    self._scenario.converge(self._root)
+                self._look(marks, converge=converge)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is what is looked for
                 return f"{type(error).__name__}: {error}"
+            finally:
+                self.seconds += time.monotonic() - started
         return None
+
+    def _look(self, marks: Marks, *, converge: bool) -> None:
+        for _ in range(2 if self._scenario.recover else 1):
+            if self._scenario.recover:
+                self._scenario.recover(self._root)
+            self._scenario.check(self._root, marks)
+        if converge:
+            self._scenario.converge(self._root)

@@ -153,35 +153,35 @@ def scenario(world: World, act: Act) -> Scenario:
         world.offer("1")
         act.before(world, home)
         act.offers(world)
-        world.least_floor = world.floor(home)
+        world.least_floor = world.look(home).floor
 
     def check(home: Path, marks: Marks) -> None:
         world.ticks = 0.0
         promised = [mark.partition(" ")[2] for mark in marks if mark.startswith("active")]
-        state, served = world.look(home)
-        assert served <= (frozenset(promised[-1:]) or act.may_serve), f"{set(served)} serves"
+        seen = world.look(home)
+        assert seen.served <= (frozenset(promised[-1:]) or act.may_serve), f"{set(seen.served)} serves"
         floors = [int(mark.partition(" ")[2]) for mark in marks if mark.startswith("floor")]
-        assert world.floor(home) >= max([world.least_floor, *floors]), "the floor fell"
-        line = state.line("stable")
+        assert seen.floor >= max([world.least_floor, *floors]), "the floor fell"
+        line = seen.state.line("stable")
         assert line.pin is not None or "pinned" not in marks, "the pin is lost"
-        assert state.refusals or "refused" not in marks, "the refusal is lost"
+        assert seen.state.refusals or "refused" not in marks, "the refusal is lost"
 
     def converge(home: Path) -> None:
         world.update(home)
         world.ticks = 1000.0
-        state, served = world.look(home)
-        given_up = any("ended each time" in refusal.reason for refusal in state.refusals)  # one start too many
-        assert served == {act.ends_with} or (given_up and served <= act.may_serve), f"{set(served)} serves in the end"
+        seen = world.look(home)
+        given_up = any("ended each time" in refusal.reason for refusal in seen.state.refusals)  # one start too many
+        ends_well = seen.served == {act.ends_with} or (given_up and seen.served <= act.may_serve)
+        assert ends_well, f"{set(seen.served)} serves in the end"
 
     def observe(home: Path) -> Marks:
-        _, served = world.look(home)
-        state = world.state(home)
-        line = state.line("stable")
-        seen = [f"floor {world.floor(home)}"]
-        seen += ["pinned"] if line.pin is not None else []
-        seen += ["refused"] if state.refusals else []
-        seen += [f"active {one}" for one in served if line.trial is None and one]
-        return tuple(seen)
+        seen = world.look(home)
+        line = seen.state.line("stable")
+        marks = [f"floor {seen.floor}"]
+        marks += ["pinned"] if line.pin is not None else []
+        marks += ["refused"] if seen.state.refusals else []
+        marks += [f"active {one}" for one in seen.served if line.trial is None and one]
+        return tuple(marks)
 
     return Scenario(
         prepare=prepare,

@@ -5,12 +5,15 @@ starts as after any power cut, twice, and must have a release that its owner sig
 has seen or promised; and with a good network the next update brings it where it was going.
 """
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.crashes.device import World
 from tests.crashes.explorer import Exploration
+from tests.crashes.figures import FIGURES, Figures, figures
 from tests.crashes.scenarios import ACTS, scenario
 
 
@@ -31,10 +34,18 @@ class Explorations:
             self._made[name] = Exploration(folder / "device", scenario(world, ACTS[name]))
         return self._made[name]
 
+    def figures(self) -> list[Figures]:
+        return [figures(name, one) for name, one in self._made.items()]
+
 
 @pytest.fixture(scope="module")
-def explorations(tmp_path_factory: pytest.TempPathFactory) -> Explorations:
-    return Explorations(tmp_path_factory.mktemp("crashes"))
+def explorations(memory: Path, request: pytest.FixtureRequest) -> Iterator[Explorations]:
+    folder = memory / "device"
+    folder.mkdir()
+    made = Explorations(folder)
+    yield made
+    request.config.stash.setdefault(FIGURES, []).extend(made.figures())
+    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("name", ACTS)

@@ -12,7 +12,8 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from edgekit.manifest import Manifest
 from edgekit.quant import Precision
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from tests.end_to_end.fake_agent import FakeAgent, Serving
 from tests.export.silent import SILENT
 

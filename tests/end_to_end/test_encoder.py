@@ -17,9 +17,10 @@ from device_agent import EmbeddingModel
 from device_agent.check import verify
 from edgekit import cli
 from edgekit.quant import Precision
+from export.job import ExportJob
 from export.optimum.proof import SENTENCES
 from export.optimum.sentences import Recipe, read_text, tokenizer_of
-from export.pipeline import ExportJob, export
+from export.pipeline import export
 from tests.export.silent import SILENT
 
 pytestmark = [pytest.mark.encoder, pytest.mark.reference]

@@ -18,7 +18,8 @@ from edgekit.quant import Precision
 from export.checkpoints import Checkpoint, TensorInfo, open_checkpoint
 from export.families import arch_of
 from export.families.weights import CheckpointWeights, Weights
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from tests import tiny
 from tests.export.silent import Heard
 

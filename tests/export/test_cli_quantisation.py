@@ -12,7 +12,7 @@ import pytest
 from edgekit import contract
 from edgekit.cli import Size, main
 from export import cli
-from export.pipeline import ExportJob
+from export.job import ExportJob
 from export.quantize.prepare import other_bytes
 from tests import tiny
 from tests.export.exports import opened

@@ -12,7 +12,8 @@ from edgekit import contract
 from edgekit.quant import Precision
 from export import genai
 from export.families import FAMILIES
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from tests import tiny
 from tests.export.exports import Decoder, export_tiny
 from tests.export.families.parity import PROMPT

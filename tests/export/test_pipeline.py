@@ -24,7 +24,8 @@ from edgekit.errors import (
 )
 from edgekit.quant import PRECISIONS, Precision
 from export import pipeline
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from tests import tiny
 from tests.export.exports import Decoder, export_tiny
 from tests.export.silent import Heard

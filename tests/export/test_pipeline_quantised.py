@@ -15,8 +15,9 @@ from edgekit import contract
 from edgekit.bundle import open_bundle, problems
 from edgekit.errors import BudgetTooSmall, CalibrationTooShort, DiskFull, EdgekitError, QualityTooLow, UsageError
 from edgekit.manifest import Manifest
+from export.job import ExportJob
 from export.matrices import BundleMatrices
-from export.pipeline import ExportJob, export
+from export.pipeline import export
 from export.quantize import codec
 from export.quantize import plan as planning
 from export.quantize.plan import FUSED, Recipe

@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from export.segments import SEGMENT_BYTES, Segments
 from tests import tiny
 from tests.export.exports import Decoder, export_tiny

@@ -9,7 +9,8 @@ from edgekit.bundle import open_bundle, problems
 from edgekit.errors import ExportError, OutputExists, QualityTooLow, UsageError
 from edgekit.manifest import Manifest
 from export import sweep
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from export.plots import Point
 from tests import tiny
 from tests.export.silent import Heard

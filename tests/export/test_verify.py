@@ -18,7 +18,8 @@ from export.divergence import divergence
 from export.families.weights import Weights
 from export.graph import decoder
 from export.graph.ops import WeightFile
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from export.prompts import GOLDEN_TEXTS
 from export.quantize.plan import Plan, Recipe, plan, quantise
 from tests import tiny

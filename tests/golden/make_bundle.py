@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edgekit.contract import CacheType
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from tests import tiny
 from tests.export.silent import SILENT
 

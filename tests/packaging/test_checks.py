@@ -71,3 +71,20 @@ def test_every_name_is_a_check_and_device_and_clients_have_their_own_python() ->
     assert {check.name for check in chosen if check.command[0] == "device"} == {"device"}
     assert {check.name for check in chosen if check.command[0] == "clients"} == {"clients"}
     assert all(check.report for check in chosen if "pytest" in check.command)
+
+
+@pytest.mark.parametrize(
+    ("names", "arguments", "expected"),
+    [
+        pytest.param(checks.NAMES, (), ["--build-side"], id="all checks"),
+        pytest.param(("tests",), (), [], id="tests alone"),
+        pytest.param(("tests",), ("-k", "x"), ["-k", "x"], id="chosen tests"),
+    ],
+)
+def test_tests_leave_out_what_the_device_check_runs(
+    names: tuple[str, ...], arguments: tuple[str, ...], expected: list[str]
+) -> None:
+    pythons = checks.Pythons(Path("all"), Path("device"), Path("clients"))
+    chosen = checks.select(names, pythons, pytest_arguments=arguments)
+    found = chosen[-1].command
+    assert list(found[found.index(f"--junitxml={chosen[-1].report}") + 1 :]) == expected

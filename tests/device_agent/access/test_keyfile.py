@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from device_agent.access.keyfile import ADMIN_TOKEN, KEYS, KeyFile, admin_token
-from device_agent.access.keys import ADMIN_ID, KeyWish
+from device_agent.access.keys import ADMIN_ID, KeyWish, new_secret
 from edgekit.errors import InvalidRequest, RouteError, StorageFailed, UsageError
 
 WISH = KeyWish(name="Field app")
@@ -153,6 +153,22 @@ def test_two_first_starts_at_once_agree_on_one_token(tmp_path: Path) -> None:
         thread.join()
     assert found == {(tmp_path / ADMIN_TOKEN).read_text().strip()}
     assert [path.name for path in tmp_path.iterdir()] == [ADMIN_TOKEN]
+
+
+def test_a_token_that_another_process_makes_between_two_looks_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = f"{new_secret()}\n".encode()
+    real = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path.name == ADMIN_TOKEN and not path.exists():
+            path.write_bytes(theirs)
+            raise FileNotFoundError
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert admin_token(tmp_path) == theirs.decode().strip()
 
 
 def test_the_token_is_private_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -402,11 +402,24 @@ def test_the_one_before_can_be_pinned_and_serves_then(made: Device) -> None:
     assert (made.switch.served[-1], made.line().pin.id) == (("tiny-1",), "tiny-1")
 
 
-@pytest.mark.parametrize("name", ["tiny-9", None])
-def test_what_is_not_there_cannot_be_pinned(made: Device, name: str | None) -> None:
-    channel = CHANNEL if name else "empty"
-    with pytest.raises(Refused, match="cannot be pinned"):
+@pytest.mark.parametrize(
+    ("channel", "name", "said"),
+    [
+        (CHANNEL, "tiny-9", "tiny-9 cannot be pinned on"),
+        ("empty", None, "nothing is installed from empty"),
+        ("empty", "tiny-9", "nothing is installed from empty"),
+    ],
+)
+def test_what_is_not_there_cannot_be_pinned(made: Device, channel: str, name: str | None, said: str) -> None:
+    with pytest.raises(Refused, match=said):
         made.activation.pin(channel, name)
+
+
+def test_what_is_still_watched_cannot_be_pinned(made: Device) -> None:
+    ref = made.store.state().line(CHANNEL).active
+    made.store.change(lambda state: state.with_line(Line(channel="first", trial=ref)))
+    with pytest.raises(Refused, match="is still on trial"):
+        made.activation.pin("first", None)
 
 
 def test_a_damaged_release_cannot_be_pinned(made: Device) -> None:
@@ -442,6 +455,24 @@ def test_e9_a_damaged_release_is_repaired(made: Device) -> None:
     assert made.store.seen() == before
 
 
+def test_e9_the_one_before_serves_until_what_could_not_be_loaded_is_repaired(made: Device) -> None:
+    found = hurt(made)
+    made.activation.soaked()
+    made.store.doubt(found.installed.ref)
+    before = made.store.seen()
+    made.activation.soaked()
+    assert made.switch.served[-1] == ("tiny-1",)
+
+    def repair(installed: Installed) -> None:
+        path = installed.folder / "weights"
+        (path.parent / "beside").write_bytes(b"weights of tiny 2")
+        (path.parent / "beside").replace(path)
+
+    assert made.activation.mend(found, repair)
+    assert made.switch.served[-1] == ("tiny-2",)
+    assert made.store.seen() == before
+
+
 @pytest.mark.parametrize("problem", [OSError(5, "it cannot be read"), StorageFailed("no space"), None])
 def test_e9_the_one_before_takes_over_from_what_cannot_be_repaired(
     made: Device, problem: Exception | None, caplog: pytest.LogCaptureFixture
@@ -458,6 +489,14 @@ def test_e9_the_one_before_takes_over_from_what_cannot_be_repaired(
     assert [one.ref.id for one in made.store.installed()] == ["tiny-1"]
     made.activation.try_release(CHANNEL, install(made.store, "2"), tell=silent)
     assert lines(made) == ("tiny-2", "tiny-1")
+
+
+def test_what_nobody_needs_any_more_is_not_repaired(made: Device) -> None:
+    found = hurt(made)
+    made.store.change(lambda state: state.with_line(Line(channel=CHANNEL, active=made.line().previous)))
+    repairs: list[Installed] = []
+    assert not made.activation.mend(found, repairs.append)
+    assert repairs == []
 
 
 def test_e9_what_cannot_be_repaired_and_has_none_before_it_stays_to_be_repaired_later(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ from export.adapt import convert, proof
 from export.adapt.job import AdapterJob, export_adapter
 from export.adapter_cli import adapter_command
 from export.checkpoints.adapter import Adapter
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from tests import loras, tiny
 from tests.device_agent.bundles import CONCAT, ENCODER, TINY
 from tests.export.exports import Decoder, error_of

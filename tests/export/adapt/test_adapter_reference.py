@@ -9,7 +9,8 @@ from edgekit.bundle import open_bundle
 from export.adapt import proof
 from export.adapt.job import AdapterJob, export_adapter
 from export.families import FAMILIES
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from tests.export.exports import error_of
 from tests.export.silent import SILENT
 

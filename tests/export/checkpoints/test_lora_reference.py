@@ -9,7 +9,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from export.checkpoints import open_checkpoint
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from tests import tiny
 from tests.export.exports import Decoder, error_of
 from tests.export.silent import Heard

@@ -19,7 +19,8 @@ from edgekit.errors import (
     UnknownFamily,
     UnsupportedCheckpoint,
 )
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from tests import tiny
 from tests.export.silent import Heard
 

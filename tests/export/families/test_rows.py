@@ -13,7 +13,8 @@ from device_agent.engine.graphs.shared import OnnxRows
 from edgekit import contract
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.contract import CACHE_TYPES, CacheType
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from tests.export.exports import error_of
 from tests.export.families.cases import falcon, gemma2, gemma3, gpt2, jais, mistral, phi, qwen3
 from tests.export.families.parity import FOLLOWING, PROMPT, Settings

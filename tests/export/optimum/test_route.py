@@ -33,9 +33,10 @@ from edgekit.errors import (
     VerificationFailed,
 )
 from edgekit.quant import Precision
+from export.job import ExportJob
 from export.optimum import rewrite, route
 from export.optimum.original import Original
-from export.pipeline import ExportJob, export
+from export.pipeline import export
 from export.quantize import codec
 from tests import tiny
 from tests.export.exports import error_of, export_tiny

@@ -1,12 +1,16 @@
 """What a person says of a channel, and the file that comes of it."""
 
+import math
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.errors import PublishError, UsageError
 from edgekit.release.channel import Channel, Device, RampStep, decide, parse
-from export.publish.channels import Wish, changed, check, steps
+from edgekit.release.names import release_target
+from export.publish.channels import Wish, changed, check, check_name, steps
 from tests.export.publish.publishers import NOW
 
 FIRST = changed("stable", None, Wish(release="tiny-1"), now=NOW, salt="salt")
@@ -86,7 +90,9 @@ def test_a_percentage_and_a_ramp_are_one_too_many() -> None:
         steps(5, "2026-12-01:5")
 
 
-LISTED = {f"releases/tiny-{n}.json": {"sequence": n, "model": "tiny"} for n in (1, 2)}
+LISTED: dict[str, dict[str, Any]] = {
+    release_target(f"tiny-{n}"): {"sequence": n, "model": "tiny", "kind": "model"} for n in (1, 2)
+}
 
 
 @pytest.mark.parametrize("wish", [Wish(release="tiny-3"), Wish(abort_to="tiny-3")])
@@ -102,3 +108,43 @@ def test_a_channel_may_not_name_what_is_below_the_floor() -> None:
     with pytest.raises(PublishError, match="below the floor"):
         check(change(FIRST, Wish(release="tiny-2")), LISTED, {"tiny": 2})
     check(change(FIRST, Wish(release="tiny-2", forget_previous=True)), LISTED, {"tiny": 2})
+
+
+def test_a_channel_of_models_never_becomes_one_of_adapters() -> None:
+    listed = {**LISTED, release_target("tone-1"): {"model": "tone", "sequence": 4, "kind": "adapter"}}
+    after = change(FIRST, Wish(release="tone-1", forget_previous=True))
+    check(after, listed, {})
+    with pytest.raises(PublishError, match="adapter and model"):
+        check(after, listed, {}, old=FIRST)
+    with pytest.raises(PublishError, match="adapter and model"):
+        check(change(FIRST, Wish(abort_to="tone-1")), listed, {})
+
+
+@pytest.mark.parametrize("name", ["bad name", "Stable", ".hidden", "", "a/b", "x" * 65, "stable\n"])
+def test_a_name_that_no_channel_can_have_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be a channel's name"):
+        check_name(name)
+    check_name("stable-2.lyon")
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        Wish(note="x" * 2_001),
+        Wish(ramp=(RampStep(0, math.nan),)),
+        Wish(ramp=(RampStep(-1, 5.0),)),
+        Wish(ramp=tuple(RampStep(i, 5.0) for i in range(1_001))),
+        Wish(allow={"site": ("x" * 101,)}),
+        Wish(deny={"": ("lyon",)}),
+    ],
+    ids=["note", "no number", "before 1970", "steps", "value", "label"],
+)
+def test_a_file_that_nobody_could_read_is_never_made(wish: Wish) -> None:
+    with pytest.raises(PublishError, match="channel stable cannot be so"):
+        check(change(FIRST, wish), LISTED, {})
+
+
+def test_a_file_that_is_too_long_is_never_made() -> None:
+    values = tuple(f"{number:0100}" for number in range(11_000))
+    with pytest.raises(PublishError, match="too long"):
+        check(change(FIRST, Wish(allow={"site": values})), LISTED, {})

@@ -14,7 +14,8 @@ from edgekit.errors import PublishError
 from edgekit.release import codec
 from edgekit.release.delta import Delta
 from edgekit.release.manifest import HealthFloor, Release, Requires
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from export.publish.content import add_release
 from export.publish.deltas import make_delta, predict
 from export.publish.packing import place_of, read_chunk

@@ -9,7 +9,8 @@ from edgekit import contract
 from edgekit.errors import BundleError, CorruptBundle, UsageError
 from edgekit.manifest import Manifest
 from edgekit.onnxfile import external_tensors
-from export.pipeline import ExportJob, export
+from export.job import ExportJob
+from export.pipeline import export
 from export.quantize.plan import Rounding
 from export.sweep import run
 from tests import tiny

@@ -16,9 +16,10 @@ from edgekit.quant import Precision, QuantSpec
 from export import reference
 from export.families import arch_of, shapes
 from export.families.weights import Weights
+from export.job import ExportJob
 from export.layerwise import Layerwise
 from export.matrices import CheckpointMatrices
-from export.pipeline import ExportJob, export
+from export.pipeline import export
 from export.quantize import codec
 from export.quantize.plan import ROTATE_IN, ROTATE_OUT, ROTATIONS, Recipe, Rounding, plan, quantise
 from export.quantize.rotate import RotatedWeights, Rotation, applied, hadamard, hartley, obstacle

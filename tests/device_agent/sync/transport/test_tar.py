@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import random
 import tarfile
 from collections.abc import Callable
@@ -106,6 +107,13 @@ def test_errors_are_those_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "folder.tar").mkdir()
     with pytest.raises(Unreachable):
         TarSource(tmp_path / "folder.tar").read(TIMESTAMP, limit=9)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_g04_what_is_no_file_is_no_tar_and_nobody_waits_for_it(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "x.tar")
+    with pytest.raises(Unreachable, match="is no file"):
+        opened(str(tmp_path / "x.tar")).read(TIMESTAMP, limit=100)
 
 
 def test_g01_a_tar_that_shrinks_while_it_is_read_is_out_of_reach(tmp_path: Path) -> None:
