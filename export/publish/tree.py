@@ -85,6 +85,8 @@ class Tree:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """One publisher at a time; others wait."""
+        """One publisher at a time; others wait. What it writes will not be lost with the folder's own name."""
         with locked(self.folder / LOCK):
+            with contextlib.suppress(PermissionError):  # a folder of somebody else's, who made this one
+                fsync_folder(self.folder.absolute().parent)  # whoever made it may have been cut off before this
             yield
