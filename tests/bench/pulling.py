@@ -39,7 +39,8 @@ class Counting(FolderSource):
         for piece in super().stream(path, start=start, length=length, size=size):
             most = len(piece) if self.left_bytes is None else min(len(piece), self.left_bytes - self.sent_bytes)
             self.sent_bytes += most
-            yield piece[:most]
+            if most:
+                yield piece[:most]
             if most < len(piece):
                 raise Unreachable("cut")
 

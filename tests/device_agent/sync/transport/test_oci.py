@@ -120,6 +120,7 @@ def test_a_manifest_that_is_none_is_refused(
     server: Hostile, files: dict[str, bytes], manifest: bytes, error: type[SyncError]
 ) -> None:
     files[MANIFEST] = manifest
+    files[f"v2/shop/model/blobs/sha256:{sha256(b'x')}"] = b"x"
     source = opened(address(server))
     for path in (NEWEST, ROOT):
         with pytest.raises(error):
