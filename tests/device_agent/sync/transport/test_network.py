@@ -354,6 +354,8 @@ def test_c08_a_pause_grows_and_ends(server: Hostile) -> None:
         ("soon", 1.0),
         ("-5", 1.0),
         ("\u0665", 1.0),
+        ("Fri, 31 Dec 1999 23:99999999999:59 GMT", 1.0),
+        ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", 1.0),
     ],
 )
 @pytest.mark.parametrize("status", [429, 503])

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from device_agent.sync.records import file_path
-from device_agent.sync.transport.oci import MAX_LAYERS, NEWEST
+from device_agent.sync.transport.oci import MAX_LAYERS, NEWEST, Registry, address_of
 from edgekit.errors import CorruptRelease, NotAdmitted, NotInRepository, SyncError, Unreachable, UsageError
 from edgekit.release import oci
 from edgekit.release.oci import parse_reference
 from tests.contents import noise, sha256
-from tests.device_agent.sync.transport.opening import fetched, fresh_and_resumed, opened
+from tests.device_agent.sync.transport.opening import fetched, fresh_and_resumed, opened, surroundings
 from tests.hostile_http import Asked, Fault, Hostile, Reply, cut, endless, flipped, no_ranges, raw, redirected, says
 from tests.worlds import Crawling
 
@@ -229,10 +229,19 @@ def test_a_token_that_is_none_is_not_sent(server: Hostile, files: dict[str, byte
 
 def test_c09_where_tokens_are_given_nothing_may_drip(server: Hostile, files: dict[str, bytes]) -> None:
     files["token"] = b""
+    world = Crawling()
+
+    def drip(asked: Asked, reply: Reply, file: bytes | None) -> Reply:
+        world.step_s = 61.0
+        return raw(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n")(asked, reply, file)
+
     Doorman(server, f"{server.url}/token")
-    server.always(raw(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"), paths="token")
-    with pytest.raises(Unreachable, match="too slow"):
-        opened(address(server), world=Crawling(step_s=61.0)).read(ROOT, limit=100)
+    server.always(drip, paths="token")
+    base = address_of(parse_reference(address(server)), None)
+    registry = Registry(base, surroundings=surroundings(world), least_bytes_per_s=1024.0)
+    with pytest.raises(Unreachable, match="/token: it is too slow"):
+        registry.get("manifests/stable", {})
+    registry.close()
 
 
 def test_where_blobs_lie_elsewhere_nobody_there_hears_the_password(server: Hostile, files: dict[str, bytes]) -> None:
