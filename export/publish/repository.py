@@ -340,6 +340,7 @@ class Repository:
             snapshot.signed.meta[f"{name}.json"] = metadata.meta_file(new[name].signed.version, data)
         raw["snapshot"] = sealed.seal("snapshot", snapshot)
         version = state.timestamp.signed.version + (1 if self.tree.has(TIMESTAMP) else 0)
+        version = max(version, free)  # of one that a power cut took back devices may have seen the number
         timestamp = metadata.successor(state.timestamp, "timestamp", version=version, now=now, days=days)
         timestamp.signed.unrecognized_fields[metadata.ISSUED] = metadata.next_issued(state, now)
         timestamp.signed.snapshot_meta = metadata.meta_file(snapshot.signed.version, raw["snapshot"])

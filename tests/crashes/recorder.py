@@ -25,8 +25,8 @@ Kind = Literal["create", "write", "truncate", "fsync", "rename", "link", "unlink
 class Op:
     """One operation. `path` (and `to`) are relative to the root; `inode` is a number of ours, never used twice.
 
-    `site` is where the code stands that made it, as "edgekit/files.py:57"; a mark is something that a scenario wants
-    to remember of this moment.
+    `site` is where the code stands that made it, as "edgekit/slots.py:57"; `edgekit/files.py` works for others, whose
+    place is named too. A mark is something that a scenario wants to remember of this moment.
     """
 
     kind: Kind
@@ -149,20 +149,25 @@ _REPLACED = (
     *("rename", "replace", "link", "unlink", "remove", "mkdir", "rmdir", "symlink", "sendfile", "copy_file_range"),
 )
 _OURS = ("edgekit", "export", "device_agent")
+_FILES = os.path.join("edgekit", "files.py")
 _HERE = Path(__file__).resolve().parents[2]
 
 
 def _site() -> str:
-    """Where the product's code stands, the innermost frame of it."""
+    """Where the product's code stands: the innermost frame of it, and for whom the room of files does it."""
     frame: FrameType | None = sys._getframe(1)
+    inner = ""
     while frame is not None:
         path = frame.f_code.co_filename
         if path.startswith(str(_HERE)):
             relative = os.path.relpath(path, _HERE)
             if relative.split(os.sep)[0] in _OURS:
-                return f"{relative}:{frame.f_lineno}"
+                here = f"{relative}:{frame.f_lineno}"
+                if relative != _FILES:
+                    return f"{inner} for {here}" if inner else here
+                inner = inner or here
         frame = frame.f_back
-    return ""
+    return inner
 
 
 @contextlib.contextmanager
@@ -173,6 +178,10 @@ def recording(root: Path) -> Iterator[Recorder]:
 
     def unsupported(*_: object, **__: object) -> None:
         raise AssertionError("the recorder does not know this way to change files")
+
+    def symlink(source: Any, target: Any, target_is_directory: bool = False, *, dir_fd: int | None = None) -> None:
+        assert recorder.relative(target, dir_fd) is None, "the recorder knows no symbolic links"
+        recorder.original["symlink"](source, target, target_is_directory, dir_fd=dir_fd)
 
     def opened(
         file: Any, mode: str = "r", buffering: int = -1, encoding: Any = None, errors: Any = None,
@@ -186,7 +195,7 @@ def recording(root: Path) -> Iterator[Recorder]:
         buffer = io.BufferedRandom(binary) if "+" in mode else io.BufferedWriter(binary)
         return buffer if "b" in mode else io.TextIOWrapper(buffer, encoding, errors, newline)
 
-    replaced = {**_names(recorder), "sendfile": unsupported, "symlink": unsupported, "copy_file_range": unsupported}
+    replaced = {**_names(recorder), "sendfile": unsupported, "symlink": symlink, "copy_file_range": unsupported}
     with contextlib.ExitStack() as stack:
         for name in _REPLACED:
             stack.enter_context(mock.patch.object(os, name, replaced[name]))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.crashes.device import World
-from tests.crashes.explorer import Exploration
+from tests.crashes.explorer import Exploration, unneeded
 from tests.crashes.figures import FIGURES, Figures, figures
 from tests.crashes.scenarios import ACTS, scenario
 
@@ -64,9 +64,4 @@ def test_d12_no_fsync_can_be_left_out(explorations: Explorations, kill_every: in
     for name in ACTS:
         assert not any(explorations[name].failures(converge_every=10**9))
         assert not any(explorations[name].second_failures(every=kill_every))
-    sites = {site for name in ACTS for site in (*explorations[name].sites, *explorations[name].second_sites)}
-    sites = {site for site in sites if not site.startswith("edgekit/slots.py")}  # test_explorer.py asks for these
-    unneeded = [
-        site for site in sorted(sites) if not any(explorations[name].needs(site, every=kill_every) for name in ACTS)
-    ]
-    assert not unneeded
+    assert not unneeded([explorations[name] for name in ACTS], part=0, every=kill_every)

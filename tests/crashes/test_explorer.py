@@ -45,7 +45,7 @@ def test_a_durable_write_survives_every_crash(tmp_path: Path) -> None:
     assert not [str(crash) for crash in exploration.failures()]
     assert exploration.states > 5
     assert len(exploration.sites) == 2
-    assert all(exploration.needs(site) for site in exploration.sites)
+    assert all(exploration.needs([site]) for site in exploration.sites)
 
 
 @pytest.mark.parametrize("missing", ["data", "folder", "rename"])
@@ -86,4 +86,5 @@ def test_slots_keep_the_record_before_or_the_new_one(tmp_path: Path) -> None:
     exploration = Exploration(tmp_path, scenario)
     assert not [str(crash) for crash in exploration.failures()]
     assert not [str(crash) for crash in exploration.second_failures()]
-    assert all(exploration.needs(site) for site in {*exploration.sites, *exploration.second_sites})
+    sites = {*exploration.sites, *exploration.second_sites}
+    assert all(exploration.needs([site]) or exploration.needs_twice([site]) for site in sites)
