@@ -30,7 +30,7 @@ Exit codes:
   0 done    1 failed    2 wrong usage    3 a part is not installed    4 a task file is wrong
   5 the disk, or the system otherwise, refuses
   10-18 the source model    20-26 the export    30-35 the bundle
-  40-49 the request         50-54 the agent     60-75 an update
+  40-49 the request         50-54 the agent     60-76 an update
   130 Ctrl-C
 """
 
