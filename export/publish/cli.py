@@ -27,6 +27,7 @@ from export.publish.terminal import (
 if TYPE_CHECKING:
     from edgekit.release.manifest import HealthFloor, Requires
     from edgekit.release.oci import Reference
+    from export.publish.deltas import Share
     from export.publish.keys import Keyring
     from export.publish.pipeline import Group, Job, Outcome
     from export.publish.repository import Repository
@@ -236,12 +237,12 @@ def _show(outcome: "Outcome", repo: Path, in_registry: dict[str, Any] | None, *,
     if channel is not None:
         shares = ", ".join(f"{step.percent:g} %" for step in channel.ramp) or "every device"
         click.echo(f"    channel {channel.name}: {shares}")
-    click.echo("\nWhat devices fetch:\n")
+    click.echo("\nWhat devices will download:\n")
     for line in table([_row(group) for group in outcome.groups]).splitlines():
         click.echo(f"    {line}")
     for group in outcome.groups:
         if group.base is not None and (reasons := _reasons(group)):
-            click.echo(f"\n    from {group.base}, most of it is {reasons}")
+            click.echo(f"\n    with {group.base}, most of it is {reasons}")
     if in_registry is not None:
         click.echo(f"\nIn the registry, {in_registry['reference']}:\n")
         say_pushed(in_registry)
@@ -251,18 +252,19 @@ def _show(outcome: "Outcome", repo: Path, in_registry: dict[str, Any] | None, *,
 def _row(group: "Group") -> tuple[str, str, str]:
     found = group.prediction
     if group.base is None:
-        return "new devices", megabytes(found.full_bytes), ""
-    return f"from {group.base}", megabytes(found.bytes), f"{found.bytes / found.full_bytes:.1%}"
+        return "new devices", megabytes(found.full_bytes), "everything"
+    return f"devices with {group.base}", megabytes(found.bytes), f"{found.bytes / found.full_bytes:.1%} of that"
 
 
 def _reasons(group: "Group") -> str:
     """The files that cost most; where nearly all is what tells of the release itself, none."""
     shares = sorted(group.prediction.shares, key=lambda share: -share.bytes)[:_REASONS]
-    return ", ".join(
-        f"{share.path} ({megabytes(share.difference_bytes)} of differences, {megabytes(share.whole_bytes)} new)"
-        for share in shares
-        if share.bytes >= group.prediction.bytes * _WORTH_TELLING
-    )
+    return ", ".join(_reason(share) for share in shares if share.bytes >= group.prediction.bytes * _WORTH_TELLING)
+
+
+def _reason(share: "Share") -> str:
+    kinds = {"of differences": share.difference_bytes, "new": share.whole_bytes}
+    return f"{share.path} ({', '.join(f'{megabytes(count)} {kind}' for kind, count in kinds.items() if count)})"
 
 
 def _facts(outcome: "Outcome", repo: Path) -> dict[str, Any]:
