@@ -33,11 +33,11 @@ from device_agent.releases.store import Store
 from device_agent.shelf import Found, Shelf
 from device_agent.shelf.remembered import ACTIVE_FILE, Remembered
 from device_agent.shelf.scan import scan
-from device_agent.shelf.synced import Leasing, ShelfSwitch, bases, with_releases
+from device_agent.shelf.synced import Leasing, ShelfSwitch, bases, with_synced
 from device_agent.sync.identity import read_identity
 from device_agent.sync.records import LinkSettings
 from device_agent.sync.upkeep import Upkeep
-from edgekit.errors import EdgekitError, NotEnrolled, ShuttingDown
+from edgekit.errors import CorruptBundle, EdgekitError, NotEnrolled, ShuttingDown
 from edgekit.settings import Settings
 
 if TYPE_CHECKING:
@@ -153,11 +153,21 @@ class Agent:
         if self._settings.models.lazy:
             return next(iter(self.shelf.cards()), None)
         try:
-            return self.shelf.preload()
+            return self._preloaded()
         except EdgekitError:
             if self._alone:
                 raise
             return next(iter(self.shelf.cards()), None)  # others may be whole; the log and /health tell
+
+    def _preloaded(self) -> Card | None:
+        """A release that is damaged gives way to the one before it, until it is repaired. Raises as loading does."""
+        try:
+            return self.shelf.preload()
+        except CorruptBundle:
+            if not self.releases.doubts:
+                raise
+            self.activation.soaked()
+            return self.shelf.preload()
 
     # --- SIGHUP -----------------------------------------------------------------------------------
 
@@ -202,18 +212,20 @@ class Agent:
         """What is in the store, and what the sync link brought. Raises BundleError."""
         found = found_at(config.store, named=settings.models.path is not None)
         try:
-            releases = self.releases.serving()
+            both = with_synced(found, self.releases)
         except EdgekitError as problem:
             log.error("nothing that was synced is served: %s", problem)  # noqa: TRY400 - the sentence is for people
-            return found
-        return with_releases(found, releases) if releases else found
+            both = found
+        if both is found and not config.store.exists():  # one that was named would have been an error
+            log.warning("there are no models: %s does not exist", config.store)
+        return both
 
     def _take_over_releases(self) -> None:
         """The record of releases is another one: the shelf follows. Raises what loading raises."""
         with self._reloading:
             config = self._config
             found = found_at(config.store, named=self._settings.models.path is not None)
-            found = with_releases(found, self.releases.serving())
+            found = with_synced(found, self.releases)
             self.shelf.replace(found, Leasing(self.releases, config.opening), config.shelf)
         if not self._settings.models.lazy:
             self.shelf.wake()
@@ -236,7 +248,6 @@ class Agent:
 def found_at(store: Path, *, named: bool) -> Found:
     """What is in the store. One that nobody `named` need not be there yet. Raises BundleError."""
     if not named and not store.is_dir():
-        log.warning("there are no models: %s does not exist", store)
         return Found(entries=())
     return scan(store)
 

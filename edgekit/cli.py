@@ -8,13 +8,14 @@ side still lists and explains every verb.
 import importlib.metadata
 import json
 import logging
+import os
 import sys
 from typing import Any, NoReturn
 
 import click
 
 from edgekit import __version__
-from edgekit.errors import EdgekitError, MissingExtra
+from edgekit.errors import EdgekitError, MissingExtra, SystemRefused
 from edgekit.settings import parse_size
 
 EXTRA_OF = dict.fromkeys(
@@ -27,8 +28,9 @@ EXIT_CODES = """
 \b
 Exit codes:
   0 done    1 failed    2 wrong usage    3 a part is not installed    4 a task file is wrong
+  5 the disk, or the system otherwise, refuses
   10-18 the source model    20-26 the export    30-35 the bundle
-  40-49 the request         50-54 the agent     60-75 an update
+  40-49 the request         50-54 the agent     60-76 an update
   130 Ctrl-C
 """
 
@@ -91,6 +93,9 @@ def program(*, debug: bool) -> None:
     )
     if not debug:  # it warns whenever a request waits a moment for a thread; a full queue is answered with 503
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+        logging.getLogger("urllib3.connectionpool").setLevel(
+            logging.ERROR
+        )  # each attempt; who asked tells the last one
 
 
 def print_json(value: object) -> None:
@@ -108,28 +113,43 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     as_json = "--json" in arguments
     try:
         result: Any = program.main(args=arguments, prog_name="edgekit", standalone_mode=False)
-    except EdgekitError as error:
-        if debug:
+    except BrokenPipeError:  # whoever read the output wanted no more of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is written at exit
+        sys.exit(1)
+    except (EdgekitError, ModuleNotFoundError, OSError) as error:
+        told = _told(error, verb)
+        if debug or told is None:
             raise
-        _fail(error, as_json=as_json)
-    except ModuleNotFoundError as error:
-        if debug or verb not in EXTRA_OF:
-            raise
-        _fail(MissingExtra(verb, str(error.name), EXTRA_OF[verb]), as_json=as_json)
+        _fail(told, as_json=as_json)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\nStopped.", err=True)
+        click.echo(f"{_end_of_bar()}\nStopped.", err=True)
         sys.exit(130)
     sys.exit(result if isinstance(result, int) else 0)
 
 
+def _told(error: EdgekitError | ModuleNotFoundError | OSError, verb: str) -> EdgekitError | None:
+    """As a sentence for people; None: it is a bug of ours."""
+    if isinstance(error, EdgekitError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        return MissingExtra(verb, str(error.name), EXTRA_OF[verb]) if verb in EXTRA_OF else None
+    said = error.strerror or str(error) or type(error).__name__
+    return SystemRefused(said if error.filename is None else f"{said}: {error.filename}")
+
+
+def _end_of_bar() -> str:
+    """On a terminal, what takes away a bar that would stand before the sentence, and shows the cursor that it hid."""
+    return "\r\x1b[K\x1b[?25h" if sys.stderr.isatty() else ""
+
+
 def _fail(error: EdgekitError, *, as_json: bool) -> NoReturn:
     """One line, a hint if there is one, and the error's exit code."""
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
+    click.echo(f"{_end_of_bar()}{click.style('error:', fg='red', bold=True)} {error}", err=True)
     if error.hint:
         click.echo(f"{click.style('hint:', fg='yellow')}  {error.hint}", err=True)
     if as_json:

@@ -38,7 +38,8 @@ def fsync_folder(folder: Path) -> None:
 def write_durably(path: Path, data: bytes | Sequence[Buffer], *, mode: int = 0o644) -> None:
     """Replace `path` by `data` so that a reader or a power cut sees the old bytes or the new, never a mixture.
 
-    Pieces are written one after the other, so that large data need not be joined in memory first.
+    Pieces are written one after the other, so that large data need not be joined in memory first. Raises OSError, which
+    names the file also where the system does not (a full disk).
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
@@ -49,9 +50,11 @@ def write_durably(path: Path, data: bytes | Sequence[Buffer], *, mode: int = 0o6
             os.fsync(stream.fileno())
         temporary.chmod(mode)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as problem:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(problem, OSError) and problem.filename is None:
+            problem.filename = str(path)
         raise
     fsync_folder(path.parent)
 

@@ -34,6 +34,8 @@ class Bar:
 
     def advance(self, done: int, total: int) -> None:
         """As `pipeline.Progress`."""
+        if not sys.stderr.isatty():  # where there is no terminal, the bar would be an empty line
+            return
         self._bar.length = total
         self._bar.update(done - self._bar.pos)
         if done >= total:

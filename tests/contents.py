@@ -15,9 +15,9 @@ from device_agent.releases.records import Installed, Ref
 from device_agent.sync.content import Have, plan, stage
 from device_agent.sync.records import Stop, file_path
 from edgekit.errors import CorruptRelease, NotInRepository
-from edgekit.release.codec import EVERY, difference, pack
+from edgekit.release.codec import THOROUGH, Way, difference, pack
 from edgekit.release.delta import Delta, Difference
-from edgekit.release.manifest import Chunk, Codec, Kind, Pack, Release, ReleaseFile
+from edgekit.release.manifest import Chunk, Kind, Pack, Release, ReleaseFile
 from edgekit.release.names import pack_path
 
 GRID = 1000
@@ -128,7 +128,7 @@ def make(
     version: str = "1",
     grid: int = GRID,
     pack_bytes: int = PACK_BYTES,
-    codecs: tuple[Codec, ...] = EVERY,
+    codecs: tuple[Way, ...] = THOROUGH,
     kind: Kind = "model",
     gap: int = 0,
 ) -> Made:
@@ -155,7 +155,7 @@ def make(
 
 
 def _chunks(
-    data: bytes, grid: int, packs: _Packs, known: dict[str, Chunk], codecs: tuple[Codec, ...], gap: int
+    data: bytes, grid: int, packs: _Packs, known: dict[str, Chunk], codecs: tuple[Way, ...], gap: int
 ) -> Iterator[Chunk]:
     for at in range(0, len(data), grid):
         piece = data[at : at + grid]

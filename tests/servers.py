@@ -22,6 +22,7 @@ http {{
   default_type application/octet-stream;
   client_body_temp_path {work}/body; proxy_temp_path {work}/proxy; fastcgi_temp_path {work}/fastcgi;
   uwsgi_temp_path {work}/uwsgi; scgi_temp_path {work}/scgi;
+  proxy_cache_path {work}/cache keys_zone=cache:1m;
   server {{
     listen 127.0.0.1:{port}{tls};
     root {folder};
@@ -59,6 +60,40 @@ def nginx(folder: Path, work: Path, *, more: str = "", cert: Path | None = None)
         subprocess.run([*command, "-s", "stop"], capture_output=True, check=True, timeout=60)
 
 
+REGISTRY_CONF = """
+version: 0.1
+log: {{level: error, accesslog: {{disabled: true}}}}
+storage: {{filesystem: {{rootdirectory: {work}/storage}}, maintenance: {{uploadpurging: {{enabled: false}}}}}}
+http: {{addr: "127.0.0.1:{port}"}}
+{more}
+"""
+
+
+@contextlib.contextmanager
+def registry(work: Path, *, more: str = "") -> Iterator[str]:
+    """`host:port` of an OCI registry that keeps everything in `work`/storage. `more` goes into its configuration."""
+    program = programs.find(programs.REGISTRY)
+    assert program, "these tests need an OCI registry: apt-get install docker-registry"
+    work.mkdir(exist_ok=True)
+    conf = work / "registry.yml"
+    for _ in range(20):
+        port = _free_port()
+        conf.write_text(REGISTRY_CONF.format(work=work, port=port, more=more), encoding="utf-8")
+        log = work / "registry.log"
+        with (
+            log.open("wb") as said,
+            subprocess.Popen([program, "serve", str(conf)], stdout=said, stderr=said) as process,
+        ):
+            try:
+                if _listens(port, process):
+                    yield f"127.0.0.1:{port}"
+                    return
+            finally:
+                process.kill()
+        assert "address already in use" in log.read_text(encoding="utf-8"), log.read_text(encoding="utf-8")
+    raise AssertionError("no port is free")
+
+
 @contextlib.contextmanager
 def python_http_server(folder: Path) -> Iterator[str]:
     """Address of `python -m http.server`, which knows no ranges."""
@@ -70,6 +105,14 @@ def python_http_server(folder: Path) -> Iterator[str]:
             yield said[said.index("(") + 1 : said.index("/)")]
         finally:
             process.kill()
+
+
+def _listens(port: int, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until a server takes connections; False if it ended instead."""
+    while process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    return False
 
 
 def _free_port() -> int:

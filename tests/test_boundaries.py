@@ -31,6 +31,7 @@ EXCEPTIONS = {
     **{f"export/publish/{name}": {"click"} for name in ("cli.py", "repo_cli.py", "channel_cli.py", "rollout_cli.py")},
     "export/publish/bundle_cli.py": {"click"},
     "export/publish/keys_cli.py": {"click"},
+    "export/publish/push_cli.py": {"click"},
     "export/publish/terminal.py": {"click"},
     "export/publish/keys.py": {"cryptography"},
     "export/optimum/original.py": {"torch", "transformers", "optimum"},

@@ -22,3 +22,14 @@ class World:
         self.waited.append(timeout)
         self.now = min(self.now + timeout, max(self.now, self.stops_at))
         return self.is_set()
+
+
+@dataclass
+class Crawling(World):
+    """Each look at the clock finds it `step_s` later, as if every read of the network had taken that long."""
+
+    step_s: float = 0.0
+
+    def clock(self) -> float:
+        self.now += self.step_s
+        return self.now

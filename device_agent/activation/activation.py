@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from device_agent.activation import rules
 from device_agent.activation.records import Probe, Switch, Verdict
-from device_agent.releases.records import Installed, Line, Ref, State
+from device_agent.releases.records import Installed, Line, Ref, State, not_pinned
 from device_agent.releases.scrub import Damage, damaged
 from device_agent.releases.store import Store
 from device_agent.sync.records import Clock, Progress, Tell
@@ -44,7 +44,7 @@ class Activation:
         self._served: tuple[Ref, ...] | None = None
         self._since: dict[tuple[str, Ref], float] = {}
         self._is_resumed = False
-        self._seq = -1
+        self._seen: tuple[int, frozenset[Ref]] | None = None
 
     # --- forward ----------------------------------------------------------------------------------
 
@@ -142,14 +142,15 @@ class Activation:
     def soaked(self) -> None:
         """To be called every second or so by who serves.
 
-        Takes over what another process has recorded, commits what has served for long enough without a fault, and goes
-        back from what has one.
+        Takes over what another process has recorded, lets the one before serve where a release turned out damaged,
+        commits what has served for long enough without a fault, and goes back from what has one.
         """
         if not self._switch.serving:
             return
         state, seq = self._store.seen()
+        seen = (seq, self._store.doubts)
         soaking = [line for line in state.lines if line.soaking]
-        if seq != self._seq:
+        if seen != self._seen:
             try:
                 self._serve()
             except BundleError as problem:
@@ -157,7 +158,7 @@ class Activation:
                 for line in soaking:
                     self._go_back(line, f"it cannot be served: {problem}")
                 return
-            self._seq = seq
+            self._seen = seen
         for line in soaking:
             self._watch(line)
 
@@ -169,6 +170,8 @@ class Activation:
             return
         if fault := self._switch.faults(ref):
             self._go_back(line, fault)
+            return
+        if ref in self._store.doubts:  # it does not serve: whoever looks at it will say whether it ever does
             return
         now = self._ticks()
         with self._turn:
@@ -210,10 +213,12 @@ class Activation:
         """Stay on a release (None: the active one), whatever the channel says. Raises Refused, as `rollback` does."""
         line = self._store.state().line(channel)
         known = [ref for ref in (line.active, line.previous) if ref is not None]
+        if not known:
+            raise Refused(not_pinned(line))
         wanted = next((ref for ref in known if release_id in (None, ref.id)), None)
         if wanted is None:
-            there = ", ".join(ref.id for ref in known) or "none"
-            raise Refused(f"{release_id or 'nothing'} cannot be pinned on {channel}, which has: {there}")
+            there = ", ".join(ref.id for ref in known)
+            raise Refused(f"{release_id} cannot be pinned on {channel}, which has: {there}")
         if wanted != line.active:
             self._must_be_whole(wanted, {})
         self._changed(channel, lambda before: rules.pinned(before, channel, wanted))
@@ -254,9 +259,11 @@ class Activation:
     def mend(self, damage: Damage, repair: Repair) -> bool:
         """Have a damaged release repaired; if that cannot be, the one before it takes over. Whether it is whole now.
 
-        Whoever calls holds the link's lock.
+        Whoever calls holds the link's lock. One that nobody needs any more is left as it is.
         """
         installed, ref = damage.installed, damage.installed.ref
+        if ref not in self._store.state().kept():
+            return damaged(installed) is None
         log.error("%s is damaged: %s", ref.id, ", ".join(damage.paths))
         try:
             with self._store.repairing(installed):
@@ -265,6 +272,8 @@ class Activation:
             log.error("%s cannot be repaired: %s", ref.id, problem)  # noqa: TRY400 - the sentence is for people
         if damaged(installed) is None:
             log.warning("%s was repaired", ref.id)
+            self._store.believe(ref)
+            self._serve_quietly()
             return True
         before = self._store.state()
         after = self._store.change(lambda state: rules.lost(state, ref, gone=False))

@@ -46,7 +46,7 @@ def doctor_command(folder: Path | None, url: str | None, key: str | None, *, as_
     from edgekit.settings import CONFIG_FILE, read_settings
 
     store = home() / "models"
-    folders = bundles_in(folder or store) if folder or store.is_dir() else []
+    folders = bundles_in(folder or store) if folder or os.path.isdir(store) else []  # noqa: PTH112 - it never raises
     now = time.time()
     named = len(read_settings(home() / CONFIG_FILE, os.environ).sync.repositories)
     found = findings(probe(home(), folders, now=now))

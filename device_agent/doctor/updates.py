@@ -46,8 +46,8 @@ def findings(facts: UpdateFacts) -> Iterator[Finding]:
     found = list(_wrong(facts))
     yield from found
     if not found:
-        at = "never yet" if facts.checked_at is None else _day(facts.checked_at)
-        yield Finding(CHECK, "green", f"last looked {at}")
+        said = "not looked yet" if facts.checked_at is None else f"last looked {_day(facts.checked_at)}"
+        yield Finding(CHECK, "green", said)
 
 
 def _wrong(facts: UpdateFacts) -> Iterator[Finding]:

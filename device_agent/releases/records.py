@@ -88,3 +88,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return frozenset(
             ref for line in self.lines for ref in (line.active, line.previous, line.trial, line.pin) if ref is not None
         )
+
+
+def not_pinned(line: Line) -> str:
+    """Why there is nothing on a line that could be pinned, for people."""
+    if line.trial is not None:
+        return f"{line.trial.id} is still on trial: it can be pinned once it was watched for a while"
+    return f"nothing is installed from {line.channel} that could be pinned"

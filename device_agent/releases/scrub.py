@@ -19,6 +19,7 @@ from typing import Protocol
 import msgspec
 
 from device_agent.releases.records import Installed, Ref, State
+from edgekit.errors import Busy
 from edgekit.manifest import Sha256
 from edgekit.release.manifest import ReleaseFile
 
@@ -60,6 +61,13 @@ class Shelved(Protocol):
 
     def installed(self) -> tuple[Installed, ...]:
         """Releases on disk."""
+
+    @property
+    def doubts(self) -> frozenset[Ref]:
+        """Those that could not be loaded."""
+
+    def believe(self, ref: Ref) -> None:
+        """One of them is right after all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +157,22 @@ class Scrub:
             self._thread.join()
 
     def due(self) -> tuple[Installed, ...]:
-        """Kept releases that are to be hashed now: those that look otherwise than they did the last time come first."""
+        """Kept releases that are to be hashed now.
+
+        Those that could not be loaded, or look otherwise than they did the last time, come first.
+        """
         kept = self._store.state().kept()
         found = [one for one in self._store.installed() if one.ref in kept]
         found = [one for one in found if self._clock() - self._damaged.get(one.ref, 0.0) >= RETRY_S]
-        changed = [one for one in found if self._noted(one) != _look(one)]
+        doubts = self._store.doubts
+        changed = [one for one in found if one.ref in doubts or self._noted(one) != _look(one)]
         return (*changed, *(one for one in found if one not in changed and self._is_old(one)))
 
     def round(self, releases: tuple[Installed, ...], stop: Waiting) -> tuple[Damage, ...]:
-        """Hash these, with pauses; what is damaged, as far as it came before `stop`."""
+        """Hash these, with pauses; what is damaged, as far as it came before `stop`.
+
+        One that was collected meanwhile, because nobody needs it any more, is not.
+        """
 
         def pause(size: int) -> None:
             if stop.wait(size / self._bytes_per_s):
@@ -168,11 +183,14 @@ class Scrub:
             for one in releases:
                 before = _look(one)
                 damage = damaged(one, pause)
-                if damage is not None:
+                if damage is not None and one.ref not in self._store.state().kept():
+                    log.debug("%s went while it was hashed", one.ref.id)
+                elif damage is not None:
                     self._damaged[one.ref] = self._clock()
                     found.append(damage)
                 elif before is not None and before == _look(one):
                     self._write(one, before)
+                    self._clear(one.ref)
         return tuple(found)
 
     # ----------------------------------------------------------------------------------------------
@@ -186,8 +204,17 @@ class Scrub:
     def _tell(self, damage: Damage) -> None:
         try:
             self._found(damage)
+        except Busy as problem:
+            log.info("%s is damaged, and is looked at again soon: %s", damage.installed.ref.id, problem)
+            self._damaged.pop(damage.installed.ref, None)
         except Exception:
             log.exception("%s is damaged, and nothing could be done", damage.installed.ref.id)
+
+    def _clear(self, ref: Ref) -> None:
+        """One that could not be loaded is right: it is to be loaded again, and looked at no more for a while."""
+        if ref in self._store.doubts:
+            self._store.believe(ref)
+            self._damaged[ref] = self._clock()
 
     def _is_old(self, installed: Installed) -> bool:
         """Clocks of devices jump: a note from the future is old too."""

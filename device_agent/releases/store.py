@@ -58,6 +58,7 @@ class Store:
         self._is_ready = False
         self._known: dict[str, tuple[object, Installed | None]] = {}
         self._told: set[str] = set()
+        self._doubts: frozenset[Ref] = frozenset()
 
     # --- the record -------------------------------------------------------------------------------
 
@@ -113,7 +114,7 @@ class Store:
     def serving(self) -> tuple[Installed, ...]:
         """What is to serve now: of each line the one on trial once it is past its health check, else the active one.
 
-        One whose files are gone gives way to the one before it.
+        One whose files are gone, or that is in doubt, gives way to the one before it, if that is better.
         """
         state, here = self.state(), {one.ref: one for one in self.installed()}
         brought: list[tuple[Line, Installed]] = []
@@ -124,6 +125,24 @@ class Store:
                 continue
             brought.append((line, one))
         return tuple(one for _, one in brought)
+
+    @property
+    def doubts(self) -> frozenset[Ref]:
+        """Releases that could not be loaded because their bytes are not what was signed, as far as this process knows.
+
+        What the disk says of them may change; so nothing of it is recorded.
+        """
+        return self._doubts
+
+    def doubt(self, ref: Ref) -> None:
+        """It is damaged, it seems: the scrub is to look at it, and the one before it serves meanwhile."""
+        with self._turn:
+            self._doubts |= {ref}
+
+    def believe(self, ref: Ref) -> None:
+        """Every byte of it was hashed, and is right."""
+        with self._turn:
+            self._doubts -= {ref}
 
     def staging(self, ref: Ref) -> Path:
         """The folder in which a release is put together; what is in it already stays. Raises StorageFailed."""
@@ -198,14 +217,14 @@ class Store:
     def collect(self, wanted: Collection[Ref] = ()) -> int:
         """Delete what no line needs and nobody has open; the bytes that this frees. Raises StorageFailed.
 
-        Of staged releases those that are `wanted` stay, and the one that was worked on last: the next run goes on
-        with it.
+        Those that are `wanted` stay: one that is whole may not be in the record yet. Of staged ones the one that was
+        worked on last stays too: the next run goes on with it.
         """
         self._prepare()
         with self._turn, _said(self.folder):
             models = {one.ref.sha256: one.release.name for one in self.installed()}
             state = self.change(lambda found: superseded(found, models))
-            kept = {ref.folder for ref in state.kept()} | self._leases.held()
+            kept = {ref.folder for ref in (*state.kept(), *wanted)} | self._leases.held()
             gone = [self._releases / name for name in _names(self._releases) if name not in kept]
             if self._discard(gone):
                 fsync_folder(self._releases)  # before a file of it is deleted: what is there is whole
@@ -275,7 +294,8 @@ class Store:
     def _serving(self, line: Line, here: dict[Ref, Installed]) -> Installed | None:
         wanted = [line.trial if line.soaking else None, line.active, line.previous]
         refs = [ref for ref in wanted if ref is not None]
-        one = next((here[ref] for ref in refs if ref in here), None)
+        whole = [here[ref] for ref in refs if ref in here]
+        one = next((found for found in whole if found.ref not in self._doubts), whole[0] if whole else None)
         if refs and (one is None or one.ref != refs[0]):
             instead = "and nothing" if one is None else one.ref.id
             self._tell_once(f"{refs[0].id} of {line.channel} is not whole on disk; {instead} serves instead")

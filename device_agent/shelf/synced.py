@@ -20,6 +20,25 @@ from edgekit.bundle import read_manifest
 from edgekit.errors import BundleError, CorruptBundle
 
 
+def with_synced(found: Found, store: Store) -> Found:
+    """What a scan found, and what the store says is to serve; `found` itself if that is nothing.
+
+    A model that cannot be read is a fault, and the one before it serves. Raises StorageFailed.
+    """
+    unread: dict[Ref, Fault] = {}
+    while releases := store.serving():
+        both = with_releases(found, releases)
+        models = {one.ref.folder: one.ref for one in releases if one.ref.kind == "model"}
+        new = {models[fault.name]: fault for fault in both.faults if fault.name in models}
+        if new.keys() <= store.doubts:
+            more = [fault for ref, fault in unread.items() if ref not in new]
+            return dataclasses.replace(both, faults=(*both.faults, *more))
+        for ref in new:
+            store.doubt(ref)
+        unread |= new
+    return found
+
+
 def with_releases(found: Found, releases: Sequence[Installed]) -> Found:
     """What a scan found, and these releases. One that cannot be read is a fault, by the name of its folder."""
     brought, faults = _entries(one for one in releases if one.ref.kind == "model")
@@ -103,8 +122,10 @@ class Leasing:
         give_back = self.store.hold(ref)
         try:
             opened = self.opening(entry)
-        except BaseException:
+        except BaseException as problem:
             give_back()
+            if isinstance(problem, CorruptBundle):
+                self.store.doubt(ref)
             raise
 
         def sweep() -> None:

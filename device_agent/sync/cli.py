@@ -88,12 +88,13 @@ def _enrol(
     home: Path, told: "Provisioning", device_id: str | None, labels: dict[str, str], *, as_json: bool = False
 ) -> None:
     from device_agent.sync.enrolling import enrolled
+    from device_agent.sync.transport.address import shown
 
     identity = enrolled(home, told, device_id=device_id, labels=labels, clock=time.time)
     facts = {
         "device": identity.device.id,
         "labels": dict(identity.device.labels),
-        "repositories": list(told.repositories),
+        "repositories": [shown(repository) for repository in told.repositories],
         "channels": list(told.channels),
     }
     if as_json:
@@ -101,8 +102,8 @@ def _enrol(
         return
     click.echo(f"{click.style('enrolled', fg='green', bold=True)}  {identity.device.id}", err=True)
     for name in ("labels", "repositories", "channels"):
-        shown = facts[name]
-        words = [f"{key}={value}" for key, value in shown.items()] if isinstance(shown, dict) else shown
+        fact = facts[name]
+        words = [f"{key}={value}" for key, value in fact.items()] if isinstance(fact, dict) else fact
         click.echo(f"{name:12}  {', '.join(map(str, words)) or 'none'}", err=True)
 
 
@@ -164,9 +165,11 @@ def sync_command(
 
 
 def _warn_of(fingerprint: str, repositories: tuple[str, ...]) -> None:
+    from device_agent.sync.transport.address import shown
+
     click.echo(
         f"{click.style('trusting the keys found there, for the first time:', fg='yellow', bold=True)} "
-        f"{repositories[0]}\n  root  sha256 {fingerprint}\n"
+        f"{shown(repositories[0])}\n  root  sha256 {fingerprint}\n"
         "  Compare it with what the repository's owner says: `edgekit repo status`. From now on only these keys count\n"
         "  here, and those that they name.",
         err=True,
@@ -248,6 +251,8 @@ class _Run:
         for found in () if self._as_json else outcomes:
             colour = {"installed": "green", "current": "green", "held": "yellow"}.get(found.ending, "red")
             click.echo(click.style(showing.outcome(found), fg=colour))
+        for hint in showing.hints(outcomes):
+            click.echo(f"{click.style('hint:', fg='yellow')}  {hint}", err=True)
         return outcomes
 
 
@@ -339,8 +344,12 @@ def _change(does: "Change", channel: str | None, release: str | None, *, as_json
     if as_json:
         print_json({"channel": outcome.channel, "release": outcome.release, "done": does})
         return
-    told = {"rollback": "is active again", "pin": "stays, whatever the channel says", "unpin": "follows the channel"}
-    click.echo(f"{outcome.channel}: {outcome.release or 'nothing'} {told[does]}")
+    told = {
+        "rollback": f"{outcome.release} is active again",
+        "pin": f"{outcome.release} stays, whatever the channel says",
+        "unpin": "this device follows it again",
+    }
+    click.echo(f"{outcome.channel}: {told[does]}")
 
 
 def _passes(home: Path, told: "Callable[[LinkSettings], LinkSettings]" = lambda settings: settings) -> "Passes":

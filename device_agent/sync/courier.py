@@ -18,6 +18,7 @@ the report is gone until the device's next one.
 import os
 import stat
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -26,6 +27,9 @@ from urllib.request import getproxies, proxy_bypass, url2pathname
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from device_agent.sync.transport.address import shown
+from device_agent.sync.transport.pace import Pace
+from device_agent.sync.transport.web import paced_pools
 from edgekit import __version__
 from edgekit.errors import Unreachable
 from edgekit.files import write_durably
@@ -47,7 +51,9 @@ def places(report: str | None, repositories: Sequence[str]) -> tuple[str, ...]:
         folder = folder_of(repository)
         if folder is not None:
             returns = (folder.parent if folder.suffix == ".tar" else folder) / RETURNS
-            found += [str(returns)] if returns.is_dir() and str(returns) not in found else []
+            # On a stranger's stick it may be a link to anywhere on this device; of one that dies Path.is_dir raises.
+            is_there = os.path.isdir(returns) and not os.path.islink(returns)  # noqa: PTH112, PTH114
+            found += [str(returns)] if is_there and str(returns) not in found else []
     return tuple(found)
 
 
@@ -56,17 +62,6 @@ def folder_of(place: str) -> Path | None:
     if place.lower().startswith("file://"):
         return Path(url2pathname(urlsplit(place).path))
     return None if "://" in place else Path(place)
-
-
-def shown(place: str) -> str:
-    """A place as people and logs may see it: without a password."""
-    if "://" not in place:
-        return place
-    try:
-        parts = urlsplit(place)
-    except ValueError:
-        return "an address that is none"
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def deliver(envelope: bytes, device_id: str, place: str) -> None:
@@ -80,7 +75,7 @@ def deliver(envelope: bytes, device_id: str, place: str) -> None:
                 _put(envelope, f"{place.rstrip('/')}/{device_id}{SUFFIX}")
             else:
                 _leave(envelope, folder, device_id + SUFFIX)
-        except (HTTPError, OSError, ValueError) as error:
+        except (HTTPError, OSError, ValueError, Unreachable) as error:
             failed.append(error)
 
     # A thread, since no timeout of a socket bounds a server that sends one byte now and then, or a dying stick.
@@ -94,6 +89,8 @@ def deliver(envelope: bytes, device_id: str, place: str) -> None:
 
 
 def _why(error: Exception) -> str:
+    if isinstance(error, Unreachable):
+        return error.problem
     return error.strerror or str(error) if isinstance(error, OSError) else type(error).__name__
 
 
@@ -136,4 +133,6 @@ def _put(envelope: bytes, url: str) -> None:
 
 def _pool(scheme: str, host: str) -> urllib3.PoolManager:
     proxy = None if proxy_bypass(host) else getproxies().get(scheme)
-    return urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
+    manager = urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
+    manager.pool_classes_by_scheme = paced_pools(Pace(least_bytes_per_s=0.0, ticks=time.monotonic))
+    return manager

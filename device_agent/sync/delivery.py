@@ -101,7 +101,7 @@ class Delivery:
     def _plan(self, release: Release, view: View, source: Source) -> Plan:
         installed = self._store.installed()
         have = content.Have.of(installed)
-        deltas = () if source.holds == "files" else tuple(self._deltas(release, installed, view, source))
+        deltas = tuple(self._deltas(release, installed, view, source))
         return content.plan(release, have, deltas, holds=source.holds)
 
     def _deltas(

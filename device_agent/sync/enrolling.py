@@ -12,6 +12,7 @@ from device_agent.sync.identity import Identity, enrol, read_identity
 from device_agent.sync.records import Clock, LinkSettings, Stop
 from device_agent.sync.settings import channels_of
 from device_agent.sync.transport import open_source
+from device_agent.sync.transport.address import shown
 from device_agent.sync.transport.open import scheme_of
 from edgekit.errors import TrustLost, UsageError
 from edgekit.release.provisioning import FORMAT, Provisioning
@@ -37,15 +38,14 @@ def trust_on_first_use(repositories: Sequence[str], channels: Sequence[str], *, 
     """
     for repository in repositories:
         if not _may_be_believed(repository):
-            raise UsageError(
-                f"{repository} cannot be trusted at first sight: enrol this device with a file, edgekit enrol FILE."
-            )
+            where = shown(repository)
+            raise UsageError(f"{where} cannot be trusted at first sight: enrol this device by `edgekit enrol FILE`.")
     with closing(open_source(repositories, settings=LinkSettings(), stop=stop, clock=clock)) as source:
         raw = source.read(FIRST_ROOT, limit=MAX_ROOT_BYTES)
     try:
         root = raw.decode()
     except UnicodeDecodeError as error:
-        raise UsageError(f"{repositories[0]} has no root metadata that can be read.") from error
+        raise UsageError(f"{shown(repositories[0])} has no root metadata that can be read.") from error
     told = Provisioning(
         format=FORMAT,
         root=root,
@@ -57,7 +57,9 @@ def trust_on_first_use(repositories: Sequence[str], channels: Sequence[str], *, 
 
 def _may_be_believed(repository: str) -> bool:
     scheme = scheme_of(repository)
-    return scheme in ("", "https", "file") or (scheme == "http" and urlsplit(repository).hostname in _LOOPBACK)
+    if scheme == "http":
+        return urlsplit(repository).hostname in _LOOPBACK
+    return scheme in ("", "https", "file", "oci")  # a registry is asked by https, but on this machine itself
 
 
 def _lasting(repository: str) -> str:

@@ -10,7 +10,7 @@ the others, and none touches what is active.
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from threading import Event
@@ -64,7 +64,7 @@ class Keeping(Protocol):
         """Replace it by what `event` makes of it, durably."""
 
     def collect(self, wanted: Collection[Ref] = ()) -> int:
-        """Delete what nobody needs; bytes that are free now. Of what is staged, these releases stay."""
+        """Delete what nobody needs; bytes that are free now. These releases stay, however much of them is here."""
 
 
 class Activating(Protocol):
@@ -179,10 +179,11 @@ class Link:
                 view, trouble = self._refreshed(source)
                 now = _Pass(source, view, tell, stop)
                 judged = [self._judged(channel, now) for channel in self._settings.channels]
+                self._collect(judged)  # what has soaked since the last time left one behind: room for what is fetched
                 found = {one.channel: self._followed(one, now) for one in sorted(judged, key=_models_first)}
-                self._parts.store.collect(tuple(ref for one in judged if (ref := one.ref) is not None))
+                self._collect(judged)
         except (EdgekitError, OSError) as error:
-            return tuple(_failure(channel, error) for channel in self._settings.channels)
+            return tuple(_ended(channel, error, stop) for channel in self._settings.channels)
         finally:
             tell(Progress())
         return tuple(_with_trouble(found[channel], trouble) for channel in self._settings.channels)
@@ -261,9 +262,7 @@ class Link:
         try:
             outcome = self._installed(judged, now)
         except (EdgekitError, OSError) as error:
-            outcome = _failure(judged.channel, error, judged.listed)
-            if now.stop.is_set() and not isinstance(error, _REFUSALS):
-                outcome = dataclasses.replace(outcome, ending="held", reason=STOPPED, exit_code=0)
+            outcome = _ended(judged.channel, error, now.stop, judged.listed)
         return dataclasses.replace(outcome, seconds=round(self._ticks() - began, 3))
 
     def _installed(self, judged: _Judged, now: _Pass) -> Outcome:
@@ -290,6 +289,12 @@ class Link:
             moved_bytes=receipt.moved_bytes,
             reused_bytes=receipt.reused_bytes,
         )
+
+    def _collect(self, judged: Sequence[_Judged]) -> None:
+        """What is wanted stays, also where a crash came before the record named it; not what has failed here."""
+        state = self._parts.store.state()
+        refs = (one.ref for one in judged)
+        self._parts.store.collect(tuple(ref for ref in refs if ref is not None and not state.refused(ref.sha256)))
 
     def _changed_meanwhile(self, parcel: Parcel, now: _Pass) -> Outcome | None:
         """Fetching may have taken a night: what the channel says now counts. None: it still says the same.
@@ -327,7 +332,15 @@ def _models_first(judged: _Judged) -> bool:
     return judged.listed is not None and judged.listed.kind == "adapter"
 
 
-def _failure(channel: str, error: EdgekitError | OSError, listed: Listed | None = None) -> Outcome:
+def _ended(channel: str, error: EdgekitError | OSError, stop: Stop, listed: Listed | None = None) -> Outcome:
+    """What became of a channel that something went wrong with, be it that somebody has stopped it."""
+    outcome = _failure(channel, error, listed)
+    if stop.is_set() and not isinstance(error, _REFUSALS):
+        return dataclasses.replace(outcome, ending="held", reason=STOPPED, exit_code=0)
+    return outcome
+
+
+def _failure(channel: str, error: EdgekitError | OSError, listed: Listed | None) -> Outcome:
     """What was had and is not to be installed is "refused"; what could not be had, or kept, "failed"."""
     known = error if isinstance(error, EdgekitError) else StorageFailed(str(error))
     ending: Ending = "refused" if isinstance(known, _REFUSALS) else "failed"
@@ -339,7 +352,9 @@ _REFUSALS = (Untrusted, TrustLost, CorruptRelease, Refused)
 
 
 def _with_trouble(outcome: Outcome, trouble: Untrusted | None) -> Outcome:
-    """A repository that is not to be trusted is what is told, unless its packs were of use."""
+    """A repository that is not to be trusted is what is told, and no release, unless its packs were of use."""
     if trouble is None or outcome.ending == "installed":
         return outcome
-    return dataclasses.replace(outcome, ending="refused", reason=str(trouble), exit_code=trouble.exit_code)
+    return dataclasses.replace(
+        outcome, ending="refused", release=None, reason=str(trouble), exit_code=trouble.exit_code
+    )

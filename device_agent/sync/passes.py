@@ -96,7 +96,7 @@ class Passes:
         try:
             self._reporter.note(self.rooms.store.state(), self.rooms.store.installed(), outcomes)
             self._reporter.carry(self.rooms.settings.report, self.rooms.settings.repositories)
-        except EdgekitError as error:
+        except (EdgekitError, OSError) as error:
             log.warning("no report was made: %s", error)
 
 

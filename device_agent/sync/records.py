@@ -18,7 +18,7 @@ class Source(Protocol):
     """A repository, read only. One thread at a time.
 
     `holds` is how content is addressed: by pack and offset, or (an OCI registry) by whole file and offset; a chunk then
-    is `size` raw bytes at its place in the file called `file_path(sha256)`.
+    is `size` raw bytes at its place in the file called `file_path(sha256)`. Differences are in packs everywhere.
     """
 
     @property

@@ -20,6 +20,7 @@ from device_agent.releases.records import Installed, Line, Ref, State
 from device_agent.sync import courier
 from device_agent.sync.identity import FOLDER, Identity
 from device_agent.sync.records import Clock, Outcome
+from device_agent.sync.transport.address import shown
 from edgekit import __version__
 from edgekit.errors import StorageFailed, Unreachable
 from edgekit.hardware import processor_name, usable_cores
@@ -108,10 +109,10 @@ class Reporter:
             return ()
         here = tuple(place for place in courier.places(report, repositories) if self._has_it(kept, place))
         self._mark(kept, here)
-        return tuple(courier.shown(place) for place in here)
+        return tuple(shown(place) for place in here)
 
     def _has_it(self, kept: _Kept, place: str) -> bool:
-        if courier.shown(place) in kept.carried:
+        if shown(place) in kept.carried:
             return True
         try:
             courier.deliver(kept.envelope.encode(), self._identity.device.id, place)
@@ -122,7 +123,7 @@ class Reporter:
 
     def _mark(self, kept: _Kept, here: tuple[str, ...]) -> None:
         """Remember which servers have it; without their passwords, as this file is no secret."""
-        servers = {courier.shown(place) for place in here if courier.folder_of(place) is None}
+        servers = {shown(place) for place in here if courier.folder_of(place) is None}
         if servers <= set(kept.carried):
             return
         try:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from device_agent.sync.records import Cost, Offer, Outcome, Phase, Progress
+from edgekit import errors
 
 DOING: Mapping[Phase, str] = {
     "idle": "",
@@ -12,6 +13,17 @@ DOING: Mapping[Phase, str] = {
     "trial": "trying it",
     "soaking": "it serves, and is watched",
 }
+HINTS: Mapping[int, str] = {
+    kind.exit_code: kind.hint
+    for kind in (errors.Untrusted, errors.TrustLost, errors.Unreachable, errors.CorruptRelease, errors.FailedTrial)
+} | {
+    errors.UnsupportedRelease.exit_code: errors.UnsupportedRelease.hint,
+    errors.NotInRepository.exit_code: "Its owner may have named it otherwise: see `edgekit channel show` there.",
+    errors.NoSpace.exit_code: errors.NoSpace.hint,
+    errors.NotEnrolled.exit_code: errors.NotEnrolled.hint,
+}
+"""What to do next, by the exit code of an outcome."""
+
 BAR_CHARS = 28
 _STEPS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -57,8 +69,13 @@ def outcome(found: Outcome) -> str:
         return f"{found.channel}: {name} is installed{why} ({moved}, {found.seconds:,.1f} s)"
     if found.ending == "current":
         return f"{found.channel}: {name} is the newest, and runs here{why}"
-    words = {"held": "nothing is to be done", "refused": "refused", "failed": "not done"}
+    words = {"held": "waits", "refused": "refused", "failed": "not done"}
     return f"{found.channel}: {words[found.ending]}{why}"
+
+
+def hints(outcomes: Iterable[Outcome]) -> tuple[str, ...]:
+    """What to do next about those that went wrong, each once."""
+    return tuple(dict.fromkeys(HINTS[found.exit_code] for found in outcomes if found.exit_code in HINTS))
 
 
 def offer(found: Offer) -> str:
@@ -71,7 +88,7 @@ def offer(found: Offer) -> str:
 def cost(found: Cost) -> str:
     """What an update takes."""
     words = f"{size(found.fetch_bytes)} to fetch"
-    if found.full_bytes:
+    if found.fetch_bytes < found.full_bytes:
         words += f", {found.fetch_bytes / found.full_bytes:.0%} of {size(found.full_bytes)}"
     return f"{words}; {size(found.disk_bytes)} on disk"
 

@@ -21,7 +21,6 @@ from device_agent.sync.history import Told
 from device_agent.sync.judging import warnings
 from device_agent.sync.lock import Holder
 from device_agent.sync.records import Offer, Progress, View
-from edgekit.errors import UsageError
 
 if TYPE_CHECKING:  # it leads to everything that only a device that is enrolled needs
     from device_agent.sync.rooms import Rooms
@@ -52,6 +51,8 @@ def not_enrolled(progress: Progress, problem: str | None) -> SyncReply:
 
 def reply(facts: Facts) -> SyncReply:
     """All of it."""
+    from device_agent.sync.transport.address import shown  # which a device that is not enrolled need not load
+
     settings = facts.rooms.settings
     record = facts.record
     return SyncReply(
@@ -80,17 +81,6 @@ def reply(facts: Facts) -> SyncReply:
 
 def _busy(found: Holder | None) -> BusyReply | None:
     return None if found is None else BusyReply(pid=found.pid, does=found.does, since=found.since)
-
-
-def shown(repository: str) -> str:
-    """An address without secrets in it."""
-    from device_agent.sync.transport.address import parse
-    from device_agent.sync.transport.open import scheme_of
-
-    try:
-        return parse(repository).name if scheme_of(repository) in ("http", "https") else repository
-    except UsageError:
-        return "an address that cannot be read"
 
 
 def _channels(record: State, followed: Sequence[str]) -> list[str]:

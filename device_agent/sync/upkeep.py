@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import Metric
 
 from device_agent import sensors
 from device_agent.http.replies.sync import SyncReply
+from device_agent.releases.records import not_pinned
 from device_agent.releases.scrub import Damage
 from device_agent.sync import status
 from device_agent.sync.choosing import channel_of
@@ -186,9 +187,10 @@ class Upkeep:
         name, rooms = self._named(channel)
         line = rooms.store.state().line(name)
         known = [ref.id for ref in (line.active, line.previous) if ref is not None]
-        if not known or (release is not None and release not in known):
-            there = ", ".join(known) or "none"
-            raise Refused(f"{release or 'nothing'} cannot be pinned on {name}, which has: {there}")
+        if not known:
+            raise Refused(not_pinned(line))
+        if release is not None and release not in known:
+            raise Refused(f"{release} cannot be pinned on {name}, which has: {', '.join(known)}")
         self._wish(Wish(does="pin", channel=name, release=release))
 
     def unpin(self, channel: str | None) -> None:
@@ -312,6 +314,7 @@ class Upkeep:
         return None
 
     def _do(self, task: Task, passes: "Passes", rhythm: Rhythm) -> None:
+        fine = False
         try:
             if isinstance(task, Wish):
                 self.tally.note((passes.change(task),))
@@ -321,8 +324,9 @@ class Upkeep:
             log.warning("%s: %s", task.does if isinstance(task, Wish) else task, problem)
             self._failed(task, passes, problem)
             fine = isinstance(problem, Busy)
-        if not isinstance(task, Wish):
-            rhythm.looked(self._clock(), fine=fine)
+        finally:
+            if not isinstance(task, Wish):  # also after a bug of ours, which would else be met again every second
+                rhythm.looked(self._clock(), fine=fine)
 
     def _checked(self, passes: "Passes") -> bool:
         self._tell(Progress(phase="checking"))

@@ -4,6 +4,7 @@
     |-- UsageError                  exit 2    400   the command line or a setting is wrong
     |   |-- MissingExtra            exit 3    500   a verb needs a part that is not installed
     |   `-- BadTask                 exit 4    400   a file of questions is not one
+    |-- SystemRefused               exit 5    500   a full disk, no permission, or what else the system says no to
     |-- CheckpointError             exit 10   500   the source model cannot be read
     |   |-- CheckpointNotFound      exit 11
     |   |-- CorruptCheckpoint       exit 12
@@ -45,7 +46,8 @@
         |-- Untrusted               exit 61         signatures, versions or dates say no
         |-- TrustLost               exit 62         the device's own memory of what it trusts is damaged
         |-- Unreachable             exit 63         no repository answers
-        |   `-- NotInRepository     exit 64
+        |   |-- NotInRepository     exit 64
+        |   `-- NotAdmitted         exit 76         it wants another user name and password
         |-- CorruptRelease          exit 65         bytes are not what was signed
         |   `-- UnsupportedRelease  exit 66
         |-- Refused                 exit 67   409   signed and whole, and yet not for this device now
@@ -80,6 +82,7 @@ from edgekit.errors.commands import NotABundle as NotABundle
 from edgekit.errors.commands import OutputExists as OutputExists
 from edgekit.errors.commands import QualityTooLow as QualityTooLow
 from edgekit.errors.commands import ShapeMismatch as ShapeMismatch
+from edgekit.errors.commands import SystemRefused as SystemRefused
 from edgekit.errors.commands import UnexpectedTensor as UnexpectedTensor
 from edgekit.errors.commands import UnknownFamily as UnknownFamily
 from edgekit.errors.commands import UnsafePath as UnsafePath
@@ -108,6 +111,7 @@ from edgekit.errors.updates import CorruptRelease as CorruptRelease
 from edgekit.errors.updates import FailedTrial as FailedTrial
 from edgekit.errors.updates import KeyUnavailable as KeyUnavailable
 from edgekit.errors.updates import NoSpace as NoSpace
+from edgekit.errors.updates import NotAdmitted as NotAdmitted
 from edgekit.errors.updates import NotEnrolled as NotEnrolled
 from edgekit.errors.updates import NotInRepository as NotInRepository
 from edgekit.errors.updates import PublishError as PublishError

@@ -17,6 +17,15 @@ class UsageError(EdgekitError):
 
 
 @dataclass(eq=False)
+class SystemRefused(EdgekitError):
+    """The system refuses: {problem}"""
+
+    problem: str
+    exit_code = 5
+    hint = "See that there is space, and that you may read and write there; --debug shows where it happened."
+
+
+@dataclass(eq=False)
 class MissingExtra(EdgekitError):
     """`edgekit {verb}` needs a part that is not installed: {missing}.
     Install it with: pip install "edgekit[{extra}]\""""

@@ -45,6 +45,14 @@ class NotInRepository(Unreachable):
 
 
 @dataclass(eq=False)
+class NotAdmitted(Unreachable):
+    """The repository does not let this device in: {problem}"""
+
+    exit_code = 76
+    hint = "The user name and password are part of its address: https://user:password@host/path, or oci:// likewise."
+
+
+@dataclass(eq=False)
 class CorruptRelease(SyncError):
     """The release is not what was signed: {problem}"""
 

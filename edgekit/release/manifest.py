@@ -38,6 +38,7 @@ MAX_FILE_BYTES = 1 << 42
 
 Kind = Literal["model", "adapter"]
 Codec = Literal["raw", "zlib", "bz2", "xz"]
+WantedVersion = Annotated[str, msgspec.Meta(max_length=100)]
 ChunkBytes = Annotated[int, msgspec.Meta(ge=1, le=MAX_CHUNK_BYTES)]
 
 
@@ -71,8 +72,8 @@ class ReleaseFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Requires(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a device must have: versions as "1.31" (at least), processors by platform.machine() (none: any)."""
 
-    edgekit: str | None = None
-    onnxruntime: str | None = None
+    edgekit: WantedVersion | None = None
+    onnxruntime: WantedVersion | None = None
     machines: tuple[str, ...] = ()
     memory_bytes: Bytes = 0
 

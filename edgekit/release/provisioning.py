@@ -12,6 +12,7 @@ A JSON file of at most 1 MiB that `edgekit repo provision` writes and `edgekit e
     report        where to send reports: a URL (HTTP PUT) or a folder; none: nowhere
 """
 
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated
 
 import msgspec
@@ -23,6 +24,9 @@ from edgekit.release.names import ChannelName
 
 FORMAT = 1
 MAX_PROVISIONING_BYTES = 1 << 20
+
+SCHEMES = ("https", "http", "oci", "file")
+"""How a repository may be reached; else it is a folder, or a .tar file."""
 
 Sequence = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 
@@ -41,6 +45,17 @@ class Provisioning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def to_bytes(self) -> bytes:
         """The same bytes for the same facts."""
         return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=2) + b"\n"
+
+
+def check_place(text: str) -> None:
+    """Raises UsageError for what no device could look at: another scheme, or a path that depends on where one is."""
+    scheme, mark, _ = text.partition("://")
+    if mark and len(scheme) > 1:
+        if scheme.lower() not in SCHEMES:
+            ways = ", ".join(f"{known}://" for known in SCHEMES)
+            raise UsageError(f"{text}: devices reach a repository by {ways}, a folder or a .tar file.")
+    elif not (PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()):
+        raise UsageError(f"{text!r} is a path that depends on where one is: say it in full, or give a URL.")
 
 
 def parse(raw: bytes, *, path: str) -> Provisioning:

@@ -100,7 +100,7 @@ def create_command(  # noqa: PLR0913, PLR0917 - click passes one argument for ea
 
     where = out or tar
     if where is None or (out and tar):
-        raise UsageError("say -o FOLDER or --tar FILE.")
+        raise UsageError("say either -o FOLDER or --tar FILE.")
     if clean and out is None:
         raise UsageError("--clean is for a folder.")
     repository = Repository.open(repo)
@@ -159,9 +159,10 @@ def _show(where: Path, shelf: "Shelf", selection: "Selection", copied: "Copied",
         f"{where}: {megabytes(selection.bytes)} in {len(selection.pieces)} files,"
         f" {megabytes(copied.copied_bytes)} of them copied now"
     )
-    click.echo("\nWhat devices read from it:\n")
     rows = [(fit.group.name, fit.release, megabytes(fit.bytes)) for fit in selection.fits]
-    click.echo(table(rows[:_MOST_FITS]))
+    click.echo("\nWhat devices read from it:\n" if rows else "\nNo channel offers anything yet: it has only keys.")
+    if rows:
+        click.echo(table(rows[:_MOST_FITS]))
     if len(rows) > _MOST_FITS:
         click.echo(f"... and {len(rows) - _MOST_FITS} more")
     click.echo(f"\nDevices install from it until {until:%Y-%m-%d}, and later where their channel says freshness=warn.")

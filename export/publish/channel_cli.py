@@ -66,7 +66,10 @@ def set_command(  # noqa: PLR0913, PLR0917 - click passes one argument for each 
     forget_previous: bool,
     as_json: bool,
 ) -> None:
-    """Change CHANNEL, or make it: what is not said stays as it is."""
+    """Change CHANNEL, or make it: what is not said stays as it is.
+
+    Where devices look in a registry, `edgekit repo push` comes after it.
+    """
     from export.publish import channels
     from export.publish.repository import Change
 
@@ -84,6 +87,7 @@ def set_command(  # noqa: PLR0913, PLR0917 - click passes one argument for each 
     )
     if wish == channels.Wish():
         raise UsageError("say what is to change: --release, --percent, --ramp, --pause, --abort-to ...")
+    channels.check_name(name)
     repository, keyring = opened(repo, folders)
     with repository.writing():
         old = repository.channels().get(name)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgekit.errors import PublishError, UsageError
-from edgekit.release.channel import FORMAT, Channel, Labels, RampStep, percent_at
+import msgspec
+
+from edgekit.errors import CorruptRelease, PublishError, UsageError
+from edgekit.release.channel import FORMAT, MAX_CHANNEL_BYTES, Channel, Labels, RampStep, parse, percent_at
 from edgekit.release.names import ChannelName, ReleaseId, release_target
 
 _SALT_BYTES = 12
@@ -110,13 +112,36 @@ def _step(part: str) -> RampStep:
     return RampStep(int((at if at.tzinfo else at.replace(tzinfo=datetime.UTC)).timestamp()), share)
 
 
+def check_name(name: str) -> None:
+    """Raises UsageError for one that no channel can have."""
+    try:
+        msgspec.convert(name, ChannelName)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"{name!r} cannot be a channel's name: small letters and digits, then also . _ and -, at most 64 in all."
+        ) from error
+
+
+def _check_readable(channel: Channel) -> None:
+    """Raises PublishError for one that devices could not read, and neither could who changes it next."""
+    raw = channel.to_bytes()
+    try:
+        parse(raw)
+    except CorruptRelease as error:
+        raise PublishError(f"channel {channel.name} cannot be so: {error.problem}") from error
+    if len(raw) > MAX_CHANNEL_BYTES:
+        raise PublishError(f"channel {channel.name} is too long: {len(raw):,} bytes of {MAX_CHANNEL_BYTES:,}")
+
+
 def check(
     channel: Channel, listed: Mapping[str, Mapping[str, Any]], floors: Mapping[str, int], *, old: Channel | None = None
 ) -> None:
     """Hold a channel against the list of releases (TUF's custom field by target path), the floors, and what it was.
 
-    Raises PublishError: devices would refuse what it names, or an adapter would take the place of their model.
+    Raises PublishError: devices could not read it or would refuse what it names, or an adapter would take the place of
+    their model.
     """
+    _check_readable(channel)
     kinds = {entry["kind"] for release in _named(channel, old) if (entry := listed.get(release_target(release)))}
     if len(kinds) > 1:
         raise PublishError(f"channel {channel.name} has {' and '.join(sorted(kinds))}: give each kind its own channel")

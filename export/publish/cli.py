@@ -1,6 +1,5 @@
 """`edgekit publish`: from a bundle to what devices are offered. Light to import."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,9 +8,10 @@ import click
 import msgspec
 
 from edgekit.cli import print_json
-from edgekit.errors import KeyUnavailable, UsageError
+from edgekit.errors import KeyUnavailable, PublishError, Unreachable, UsageError
 from edgekit.settings import parse_size
 from export.cli import Bar
+from export.publish.push_cli import pushed, say_pushed
 from export.publish.terminal import (
     clock,
     done,
@@ -25,14 +25,17 @@ from export.publish.terminal import (
 )
 
 if TYPE_CHECKING:
-    from edgekit.release.manifest import HealthFloor, Release, Requires
+    from edgekit.release.manifest import HealthFloor, Requires
+    from edgekit.release.oci import Reference
     from export.publish.keys import Keyring
     from export.publish.pipeline import Group, Job, Outcome
     from export.publish.repository import Repository
+    from export.publish.verify import Place
 
 Record = TypeVar("Record")
 
 _REASONS = 3
+_WORTH_TELLING = 0.05
 _HEALTH = {"agreement": "agreement", "speed": "decode_tokens_per_s", "memory": "rss_bytes", "probe": "probe_s"}
 _REQUIRES = {"edgekit": "edgekit", "onnxruntime": "onnxruntime", "machine": "machines", "memory": "memory_bytes"}
 """Words of --health and --requires, and the manifest's fields that they mean."""
@@ -97,7 +100,7 @@ With the key of `releases` on a machine that is not on the network:
 @click.option(
     "--oci",
     metavar="HOST/NAME:TAG",
-    help="Push it into an OCI registry as well, with all that devices need to trust it.",
+    help="Push it into an OCI registry as well, as `edgekit repo push` does with what is changed later.",
 )
 @json_option
 def publish_command(  # noqa: PLR0913, PLR0917 - click passes one argument for each option
@@ -127,14 +130,21 @@ def publish_command(  # noqa: PLR0913, PLR0917 - click passes one argument for e
     It is devices' choice when: they see it the next time they look. What was published before stays as it is.
     """
     from edgekit.release import codec
-    from export.publish.channels import steps
+    from edgekit.release.oci import parse_reference
+    from export.publish.channels import check_name, steps
     from export.publish.pipeline import Job
+    from export.publish.verify import place_of
 
+    target = None if oci is None else parse_reference(oci)
     channel = None if no_offer else channel or _usual_channel(bundle)
+    if channel is not None:
+        check_name(channel)
     if channel is None and (percent is not None or ramp is not None):
         raise UsageError("--percent and --ramp are for a --channel.")
     if unsigned and signed:
         raise UsageError("--unsigned makes the request that --signed goes on with: give one of them.")
+    if unsigned and target is not None:
+        raise UsageError("--unsigned publishes nothing yet: --oci goes with --signed.")
     job = Job(
         folder=bundle,
         channel=channel,
@@ -146,15 +156,15 @@ def publish_command(  # noqa: PLR0913, PLR0917 - click passes one argument for e
         most_deltas=most,
         codecs=codec.SLOW if cpu == "slow" else codec.EVERY,
     )
+    place = place_of(verify_url or str(repo))
     repository, keyring = opened(repo, folders)
     if unsigned is not None:
         _prepare(job, repository, unsigned, as_json=as_json)
         return
     outcome = _publish(job, repository, keyring, signed)
-    _verify(outcome, repository, verify_url)
-    if oci is not None:
-        _push(repository, outcome.release, oci)
-    _show(outcome, repo, as_json=as_json)
+    _verify(outcome, repository, place)
+    facts = _pushed(outcome, repository, target) if target is not None else None
+    _show(outcome, repo, facts, as_json=as_json)
 
 
 def _usual_channel(folder: Path) -> str | None:
@@ -164,18 +174,13 @@ def _usual_channel(folder: Path) -> str | None:
     return None if (folder / contract.ADAPTER_MANIFEST_FILE).is_file() else "stable"
 
 
-def _push(repository: "Repository", release: "Release", reference: str) -> None:
-    """Copy the release into a registry, under a tag of its own."""
-    from edgekit.release.oci import parse_reference
-    from export.publish.oci import Credentials, push_release
-
-    user, password = (os.environ.get(f"EDGEKIT_REGISTRY_{what}", "") for what in ("USER", "PASSWORD"))
-    target = parse_reference(reference)
-    pushed = push_release(repository, release, target, credentials=Credentials(user=user, password=password))
-    click.echo(
-        f"pushed {release.id} to {target}: {pushed.sent_bytes:,} bytes sent, {pushed.present_bytes:,} there before",
-        err=True,
-    )
+def _pushed(outcome: "Outcome", repository: "Repository", target: "Reference") -> dict[str, Any]:
+    """The folder has it by now, whatever a registry says. Raises PublishError."""
+    try:
+        return pushed(repository, outcome.release, target)
+    except PublishError as error:
+        after = f"It is published in {repository.folder}, and `edgekit repo push {repository.folder} {target}` goes on"
+        raise PublishError(f"{error.problem}. {after}") from error
 
 
 def _publish(job: "Job", repository: "Repository", keyring: "Keyring", signed: Path | None) -> "Outcome":
@@ -206,21 +211,24 @@ def _prepare(job: "Job", repository: "Repository", file: Path, *, as_json: bool)
     click.echo(f"    2. here, the same command again:  edgekit publish {job.folder} ... --signed {file}")
 
 
-def _verify(outcome: "Outcome", repository: "Repository", url: str | None) -> None:
+def _verify(outcome: "Outcome", repository: "Repository", place: "Place") -> None:
     """Look at it again as a device; what is new is read whole."""
-    from export.publish.verify import place_of, shows
+    from export.publish.verify import shows
 
     packs = (*outcome.release.packs, *(pack for delta in outcome.deltas for pack in delta.packs))
     new = {pack.sha256 for pack in packs}
     bar = Bar()
-    bar.stage(f"fetching it again from {url or repository.folder}")
-    place = place_of(url or str(repository.folder))
-    shows(place, repository.root(1), repository.folder, now=clock(), tell=bar.advance, read=new)
+    bar.stage(f"fetching it again from {place.name}")
+    try:
+        shows(place, repository.root(1), repository.folder, now=clock(), tell=bar.advance, read=new)
+    except Unreachable as error:
+        said = f"{outcome.release.id} is published in {repository.folder}, and nobody sees it there yet"
+        raise type(error)(f"{error.problem}; {said}: `edgekit repo verify --url` looks again") from error
 
 
-def _show(outcome: "Outcome", repo: Path, *, as_json: bool) -> None:
+def _show(outcome: "Outcome", repo: Path, in_registry: dict[str, Any] | None, *, as_json: bool) -> None:
     if as_json:
-        print_json(_facts(outcome, repo))
+        print_json(_facts(outcome, repo) | ({"pushed": in_registry} if in_registry is not None else {}))
         return
     release, channel = outcome.release, outcome.channel
     click.echo()
@@ -234,6 +242,9 @@ def _show(outcome: "Outcome", repo: Path, *, as_json: bool) -> None:
     for group in outcome.groups:
         if group.base is not None and (reasons := _reasons(group)):
             click.echo(f"\n    from {group.base}, most of it is {reasons}")
+    if in_registry is not None:
+        click.echo(f"\nIn the registry, {in_registry['reference']}:\n")
+        say_pushed(in_registry)
     say_due(outcome.published)
 
 
@@ -245,12 +256,12 @@ def _row(group: "Group") -> tuple[str, str, str]:
 
 
 def _reasons(group: "Group") -> str:
-    """The files that cost most."""
+    """The files that cost most; where nearly all is what tells of the release itself, none."""
     shares = sorted(group.prediction.shares, key=lambda share: -share.bytes)[:_REASONS]
     return ", ".join(
         f"{share.path} ({megabytes(share.difference_bytes)} of differences, {megabytes(share.whole_bytes)} new)"
         for share in shares
-        if share.bytes
+        if share.bytes >= group.prediction.bytes * _WORTH_TELLING
     )
 
 

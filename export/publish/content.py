@@ -29,7 +29,8 @@ from edgekit.release.manifest import (
 )
 from edgekit.release.names import unportable
 from export.publish.chunking import Cut, CutFile, cut
-from export.publish.packing import Packer, Stored, known_chunks, packed, side_by_side
+from export.publish.packing import Packed, Packer, Stored, known_chunks, packed, side_by_side
+from export.publish.sampling import promising
 
 Tell = Callable[[int, int], None]
 """Told bytes done, of how many."""
@@ -100,7 +101,11 @@ def _store(
     missing = {each.sha256: (file.path, each) for file in files for each in file.chunks if not packer.has(each.sha256)}
     total = sum(each.size for _, each in missing.values())
     done = 0
-    for each, made in side_by_side(lambda item: (item[0], packed(item[1], codecs)), _read(folder, missing.values())):
+
+    def work(item: tuple[Cut, bytes]) -> tuple[Cut, Packed]:
+        return item[0], packed(item[1], promising(item[1], codecs))
+
+    for each, made in side_by_side(work, _read(folder, missing.values())):
         packer.add(each.sha256, made)
         done += each.size
         if tell:

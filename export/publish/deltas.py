@@ -4,12 +4,16 @@ Chunks are matched by the tensor that they belong to and where in it they begin,
 belongs to no tensor, by path and place. Of two quantisations of nearly the same weights most bytes are equal, and their
 difference is mostly zeros. A difference is kept only if it is smaller than the chunk is as stored.
 
+Tensors of one kind (the same ones of all layers) change alike. So a few chunks of each kind are tried first: they say
+how the others are packed, and where nothing is alike (INT4 and INT8 weights) the others are not even read.
+
 Both releases can be read from the repository's packs: whoever publishes needs no folder of the base any more.
 """
 
 import hashlib
+import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +21,21 @@ from edgekit.errors import PublishError
 from edgekit.files import safe_join
 from edgekit.onnxfile import MAX_GRAPH_BYTES, external_tensors
 from edgekit.release import codec
+from edgekit.release.codec import Way
 from edgekit.release.delta import FORMAT, Delta, Difference
 from edgekit.release.delta import parse as parse_delta
 from edgekit.release.manifest import Chunk, Codec, Pack, Release, ReleaseFile
 from export.publish.packing import Packed, Packer, Stored, packed, place_of, read_chunk, side_by_side
+from export.publish.sampling import DIFFERENCES, judged
 
 Place = tuple[str, str, int, int]
 """Of a chunk: "tensor" and its name, or "file" and its path; where in it the chunk begins; the chunk's length."""
 
 _ENTRY_BYTES = 200
 """What a difference adds to the index: so much it must save at least."""
+_TRIED = 4
+"""Chunks of each kind that say whether differences of it are worth counting."""
+_LAYER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -72,8 +81,11 @@ def make_delta(
     before, after = _Content(base, base_folder, repository), _Content(new, new_folder, repository)
     packer = Packer(repository, {})
     made: list[tuple[_Pair, str]] = []
-    for pair, sha256, found in side_by_side(lambda pair: _count(pair, before, after, codecs), _pairs(before, after)):
-        if found is not None and len(found.data) + _ENTRY_BYTES < pair.new.chunk.stored:
+    pairs = list(_pairs(before, after))
+    ways = _ways(pairs, before, after, codecs)
+    alike = [pair for pair in pairs if ways[pair.kind]]
+    for pair, sha256, found in side_by_side(lambda pair: _count(pair, before, after, ways[pair.kind]), alike):
+        if found.codec != "raw" and len(found.data) + _ENTRY_BYTES < pair.new.chunk.stored:
             packer.add(sha256, found)
             made.append((pair, sha256))
     return _index(base, new, made, packer.close())
@@ -116,10 +128,14 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Pair:
-    """A chunk that the new release has and the base has not, and the base's at the same place."""
+    """A chunk that the new release has and the base has not, and the base's at the same place.
+
+    `kind` is its tensor's name, alike in all layers; or its file's path.
+    """
 
     new: _Piece
     base: _Piece
+    kind: str
 
 
 class _Content:
@@ -191,17 +207,43 @@ def _pairs(before: _Content, after: _Content) -> Iterator[_Pair]:
         seen.add(piece.chunk.sha256)
     for place, piece in after.pieces():
         if piece.chunk.sha256 not in seen and place in places:
-            yield _Pair(piece, places[place])
+            yield _Pair(piece, places[place], _LAYER.sub("N", place[1]))
         seen.add(piece.chunk.sha256)
 
 
-def _count(
-    pair: _Pair, before: _Content, after: _Content, codecs: tuple[Codec, ...]
-) -> tuple[_Pair, str, Packed | None]:
-    """The difference, packed, and its SHA-256; None if it packs no better than noise."""
+def _ways(
+    pairs: Sequence[_Pair], before: _Content, after: _Content, codecs: tuple[Codec, ...]
+) -> Mapping[str, tuple[Way, ...]]:
+    """By kind: how its differences are packed; in no way where the chunks that were tried promise nothing.
+
+    The chunks to try are spread over all of a kind, so that a model of which some layers changed is not misjudged.
+    """
+    kinds: dict[str, list[_Pair]] = {}
+    for pair in pairs:
+        kinds.setdefault(pair.kind, []).append(pair)
+    tried = [pair for kind in kinds.values() for pair in _spread(kind)]
+    found: dict[str, set[Way]] = {kind: set() for kind in kinds}
+    for pair, promise in side_by_side(lambda pair: (pair, _promise(pair, before, after, codecs)), tried):
+        found[pair.kind].update(promise)
+    return {kind: tuple(way for way in DIFFERENCES if way in ways) for kind, ways in found.items()}
+
+
+def _spread(pairs: Sequence[_Pair]) -> list[_Pair]:
+    """The first, the last, and others between."""
+    last = len(pairs) - 1
+    return [pairs[at] for at in sorted({last * step // (_TRIED - 1) for step in range(_TRIED)})]
+
+
+def _promise(pair: _Pair, before: _Content, after: _Content, codecs: tuple[Codec, ...]) -> tuple[Way, ...]:
+    """How to pack a difference; in no way if its sample says that it will be no smaller than the chunk as stored."""
+    found = judged(codec.difference(after.read(pair.new), before.read(pair.base)), codecs)
+    return found.ways if found.share * pair.new.chunk.size < pair.new.chunk.stored else ()
+
+
+def _count(pair: _Pair, before: _Content, after: _Content, ways: Sequence[Way]) -> tuple[_Pair, str, Packed]:
+    """The difference, packed, and its SHA-256."""
     found = codec.difference(after.read(pair.new), before.read(pair.base))
-    made = packed(found, codecs)
-    return pair, hashlib.sha256(found).hexdigest(), None if made.codec == "raw" else made
+    return pair, hashlib.sha256(found).hexdigest(), packed(found, ways)
 
 
 def _index(base: Release, new: Release, made: list[tuple[_Pair, str]], places: Mapping[str, Stored]) -> Delta:

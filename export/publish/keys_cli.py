@@ -160,7 +160,7 @@ def remove_root_command(
 
     repository, keyring = opened(repo, folders)
     with repository.writing():
-        gone = _one(_keyids(repository, "root"), keyid, "root key that begins so")
+        gone = _one(_keyids(repository, "root"), keyid, f"root key whose id begins with {keyid!r}")
         edit = Edit(remove=frozenset({gone}), threshold=threshold)
         _changed(repository, keyring, edit, request, as_json=as_json)
 
@@ -294,6 +294,8 @@ def _new_key(
 
 def _one(keyids: Sequence[str], beginning: str | None, what: str) -> str:
     found = [keyid for keyid in keyids if keyid.startswith(beginning or "")]
-    if len(found) != 1:
+    if not found:
+        raise UsageError(f"there is no {what}.")
+    if len(found) > 1:
         raise UsageError(f"there are {len(found)} candidates for the {what}.")
     return found[0]

@@ -3,13 +3,9 @@
 A pack is written once, durably, and never changed; so servers and sticks may keep it for ever, and a publish that is
 cut off leaves at most packs that nothing names yet. A chunk that the repository has already is not stored again,
 whichever release brought it.
-
-Packing is tried where it can help only: a sample is packed quickly first. INT4 weights lose 5 % to zlib, which codes
-bytes by how common they are, and nothing more to bz2 and xz at many times the cost; their scales lose two thirds.
 """
 
 import hashlib
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,14 +17,9 @@ from edgekit.errors import PublishError
 from edgekit.files import fsync_folder, sha256_of, write_durably
 from edgekit.hardware import usable_cores
 from edgekit.release import codec
+from edgekit.release.codec import Way
 from edgekit.release.manifest import MAX_PACK_BYTES, Chunk, Codec, Pack, Release
 from edgekit.release.names import pack_path
-
-_SAMPLE_BYTES = 64 << 10
-_HOPELESS, _ONLY_ZLIB = 0.98, 0.9
-"""What is left of a sample by zlib's quickest level: above, nothing helps; above, only coding by frequency does."""
-_NEARLY = 1.1
-"""Codecs whose sample is so much larger than the best one's are not tried on the whole."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -138,30 +129,9 @@ def sweep(repository: Path) -> int:
     return freed
 
 
-def packed(data: bytes, codecs: tuple[Codec, ...] = codec.EVERY) -> Packed:
-    """The smallest form of a chunk that a sample promises: tried on the whole is only what did well on that."""
-    return Packed(*codec.pack(data, chosen)) if (chosen := _promising(data, codecs)) else Packed("raw", data)
-
-
-def _promising(data: bytes, codecs: tuple[Codec, ...]) -> tuple[Codec, ...]:
-    sample = _sample(data)
-    quick = len(zlib.compress(sample, 1)) / len(sample)
-    if quick > _HOPELESS or not codecs:
-        return ()
-    if quick > _ONLY_ZLIB and "zlib" in codecs:
-        return ("zlib",)
-    if len(data) <= 2 * _SAMPLE_BYTES or len(codecs) == 1:
-        return codecs
-    sizes = {each: len(codec.pack(sample, (each,))[1]) for each in codecs}
-    return tuple(each for each in codecs if sizes[each] <= min(sizes.values()) * _NEARLY)
-
-
-def _sample(data: bytes) -> bytes:
-    """Four pieces, evenly spread."""
-    if len(data) <= _SAMPLE_BYTES:
-        return data
-    piece, step = _SAMPLE_BYTES // 4, (len(data) - _SAMPLE_BYTES // 4) // 3
-    return b"".join(data[at * step : at * step + piece] for at in range(4))
+def packed(data: bytes, ways: Sequence[Way]) -> Packed:
+    """The smallest form of a chunk that any of `ways` gives."""
+    return Packed(*codec.pack(data, ways))
 
 
 def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -9,6 +9,7 @@ from edgekit.cli import print_json
 from edgekit.errors import KeyUnavailable, PublishError, UsageError
 from export.cli import Bar
 from export.publish.keys_cli import keys_command, sign_file
+from export.publish.push_cli import push_command
 from export.publish.terminal import (
     clock,
     done,
@@ -39,6 +40,7 @@ def repo_command() -> None:
 
 
 repo_command.add_command(keys_command)
+repo_command.add_command(push_command)
 
 
 @repo_command.command(
@@ -120,7 +122,7 @@ def refresh_command(repo: Path, folders: tuple[Path, ...], *, as_json: bool) -> 
     """Sign anew what ends soon (from a timer).
 
     Once a day will do: it says that nothing has changed. Devices install nothing from a repository that has been
-    silent for 30 days; what they run, they run on.
+    silent for 30 days; what they run, they run on. Where they look in a registry, `edgekit repo push` comes after it.
     """
     from export.publish.repository import Change
 
@@ -373,7 +375,7 @@ def verify_command(repo: Path, url: str | None, *, sizes_only: bool, as_json: bo
 @repo_command.command("provision")
 @repository_argument
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="File to write.")
-@click.option("--url", "urls", multiple=True, help="Where devices look, the best mirror first.")
+@click.option("--url", "urls", multiple=True, help="Where devices look, the best mirror first: a URL, or a whole path.")
 @click.option("--channel", "channels", multiple=True, default=("stable",), show_default=True)
 @click.option("--label", "labels", multiple=True, metavar="LABEL=VALUE", help="What to call the device, for rollouts.")
 @click.option("--report", help="Where devices send reports: a URL (HTTP PUT) or a folder.")
@@ -393,9 +395,11 @@ def provision_command(
     It is what a device is told before it trusts anything: `edgekit enrol FILE` reads it there.
     """
     from edgekit.files import write_durably
-    from edgekit.release.provisioning import FORMAT, Provisioning, parse
+    from edgekit.release.provisioning import FORMAT, Provisioning, check_place, parse
     from export.publish.repository import Repository
 
+    for url in urls:
+        check_place(url)
     pairs = [label.partition("=") for label in labels]
     if wrong := next((label for label, _, value in pairs if not label or not value), None):
         raise UsageError(f"{wrong!r} is not a label such as site=lyon.")

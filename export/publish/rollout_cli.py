@@ -88,7 +88,7 @@ def enrol_command(records: tuple[Path, ...], repo: Path, fleet: Path | None, *, 
     done(f"{', '.join(enrolment.device for enrolment in found)} in {file.path}")
 
 
-@rollout_command.command("forget")
+@rollout_command.command("forget", short_help="Believe a device's reports no longer.")
 @click.argument("device")
 @repository_option
 @_devices
@@ -103,7 +103,7 @@ def forget_command(device: str, repo: Path, fleet: Path | None, *, as_json: bool
     done(f"{device} is not in {file.path} any more")
 
 
-@rollout_command.command("devices")
+@rollout_command.command("devices", short_help="List the devices and what each said last.")
 @repository_option
 @_devices
 @_reports
@@ -271,6 +271,7 @@ class Share(click.ParamType[float]):
 
 @rollout_command.command(
     "advance",
+    short_help="Let a release go to more devices, or not.",
     epilog="""\b
 Examples:
   edgekit rollout advance stable --repo /srv/models --reports /srv/reports --steps 1,10,50,100
@@ -316,7 +317,8 @@ def advance_command(  # noqa: PLR0913, PLR0917 - click passes one argument for e
 ) -> None:
     """Let CHANNEL's release go to more devices, if enough of the newest stage run it and few enough failed.
 
-    Below --min-ok it waits. Over --max-fail the channel is paused, or everybody is sent back, at once.
+    Below --min-ok it waits. Over --max-fail the channel is paused, or everybody is sent back, at once. Where devices
+    look in a registry, `edgekit repo push` comes after it.
     """
     from export.publish.rollout import Limits, next_move, status
 

@@ -115,7 +115,9 @@ def say_due(published: "Published") -> None:
 
 
 def megabytes(count: int) -> str:
-    """For people: 3.1 kB, 105.8 MB."""
+    """For people: 850 bytes, 3.1 kB, 105.8 MB."""
+    if count < 1_000:
+        return f"{count} bytes"
     return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
 
 

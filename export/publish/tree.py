@@ -85,8 +85,15 @@ class Tree:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """One publisher at a time; others wait. What it writes will not be lost with the folder's own name."""
-        with locked(self.folder / LOCK):
+        """One publisher at a time; others wait. What it writes will not be lost with the folder's own name.
+
+        Raises PublishError where nobody may write.
+        """
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(locked(self.folder / LOCK))
+            except OSError as error:
+                raise PublishError(f"{self.folder} cannot be written: {error.strerror or error}") from error
             with contextlib.suppress(PermissionError):  # a folder of somebody else's, who made this one
                 fsync_folder(self.folder.absolute().parent)  # whoever made it may have been cut off before this
             yield

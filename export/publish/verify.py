@@ -17,7 +17,7 @@ from tuf.api.exceptions import DownloadError, DownloadHTTPError, LengthOrHashMis
 from tuf.api.metadata import TargetFile, Targets
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
-from edgekit.errors import CorruptRelease, NotInRepository, Unreachable, Untrusted
+from edgekit.errors import CorruptRelease, NotInRepository, Unreachable, Untrusted, UsageError
 from edgekit.files import safe_join
 from edgekit.release import channel, delta, manifest
 from edgekit.release.channel import MAX_CHANNEL_BYTES
@@ -85,6 +85,18 @@ class FolderPlace:
         return True
 
 
+def _why(error: urllib3.exceptions.HTTPError) -> str:
+    """What a person can do something about, of what a web server's client says."""
+    reason = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason else error
+    match reason:
+        case urllib3.exceptions.NameResolutionError():
+            return "no host of this name is known: is there a network?"
+        case urllib3.exceptions.NewConnectionError() | urllib3.exceptions.ConnectTimeoutError():
+            return "nobody answers: is there a network?"
+        case _:
+            return str(reason)
+
+
 class HttpPlace:
     """A web server."""
 
@@ -103,7 +115,7 @@ class HttpPlace:
         try:
             answer = self._pool.request(method, f"{self._url}/{path}", preload_content=False, headers=headers or None)
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(f"{self.name}: {error}") from error
+            raise Unreachable(f"{self.name}: {_why(error)}") from error
         if answer.status in (403, 404, 410):
             answer.release_conn()
             raise NotInRepository(f"{path} ({self.name} answers {answer.status})")
@@ -118,7 +130,7 @@ class HttpPlace:
         try:
             yield from answer.stream(_PIECE_BYTES, decode_content=False)
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(f"{self.name}: {path}: {error}") from error
+            raise Unreachable(f"{self.name}: {path}: {_why(error)}") from error
         finally:
             answer.release_conn()
 
@@ -137,7 +149,9 @@ class HttpPlace:
 
 
 def place_of(repository: str) -> Place:
-    """The place that a URL or a folder's path means."""
+    """The place that a URL or a folder's path means. Raises UsageError for a registry's."""
+    if repository.startswith("oci://"):
+        raise UsageError(f"{repository}: a registry is looked at as a device does, with `edgekit sync --check --repo`.")
     return HttpPlace(repository) if repository.startswith(("http://", "https://")) else FolderPlace(Path(repository))
 
 
@@ -231,7 +245,9 @@ def _trusted(place: Place, root: bytes, now: datetime.datetime) -> tuple[dict[st
             for path in ("releases/none.json", "channels/none.json"):
                 updater.get_targetinfo(path)
         except DownloadError as error:
-            raise Unreachable(f"{place.name}: {error.__cause__ or error}") from error
+            known = error.__cause__
+            said = known.problem if isinstance(known, Unreachable) else f"{place.name}: {known or error}"
+            raise Unreachable(said) from error
         except RepositoryError as error:
             raise Untrusted(f"{place.name}: {error}") from error
         versions = {name: trusted[name].version for name in ROLES}

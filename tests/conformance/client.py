@@ -5,11 +5,14 @@
     python tests/conformance/client.py --metadata-dir DIR --metadata-url URL --target-name NAME \\
         --target-base-url URL --target-dir DIR download
 
-The protocol is CLIENT-CLI.md of github.com/theupdateframework/tuf-conformance. With that repository checked out (it is
-on no package index) and the program `faketime` installed, from here:
+The protocol is CLIENT-CLI.md of github.com/theupdateframework/tuf-conformance. The suite is on no package index: check
+it out, and have the program `faketime`. It gets an environment of its own, since it pins other versions of what we use
+too, and one command runs it against our client:
 
-    pip install -e PATH_OF_THE_SUITE
-    python -m pytest PATH_OF_THE_SUITE/tuf_conformance --entrypoint "$(which python) $PWD/tests/conformance/client.py"
+    python -m venv PATH/env && PATH/env/bin/pip install -e PATH
+    PATH/env/bin/pytest PATH/tuf_conformance --entrypoint "$(which python) $PWD/tests/conformance/client.py"
+
+The tests beside this file ask the same in our own words, under the suite's names.
 
 What is tested is `TrustedMetadata` (generations, floors, clock and python-tuf) over the agent's transport; only the
 product's own two roles are left out. Exit code 0 or 1.

@@ -221,12 +221,13 @@ def test_a_lazy_agent_loads_nothing_before_it_is_asked(start: Start) -> None:
     assert agent.get("/v1/models")[1]["data"][0]["meta"]["loaded"]
 
 
-def test_a_store_that_nobody_named_may_be_missing(tmp_path: Path) -> None:
+def test_a_store_that_nobody_named_may_be_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     running = Running(Settings(server=ServerSettings(port=0)), tmp_path / "home")
     _, card = running.ready.result(WAIT_S)
     assert card is None
     status, health = running.get("/health")
     assert (status, health["reasons"]) == (503, ["there is no model"])
+    assert caplog.messages[0] == f"there are no models: {tmp_path / 'home' / 'models'} does not exist"
     running.stop()
 
 

@@ -24,7 +24,7 @@ from tests.device_agent.activation.faked import silent
 from tests.device_agent.agents import ENDLESS, WAIT_S, Running, ask, read_until_text, settings_for
 from tests.device_agent.bundles import ADAPTABLE, TINY, WARM, edit, set_fields
 from tests.imports import ROOT
-from tests.releases import CHANNEL, NO_SOAK, install_folder
+from tests.releases import CHANNEL, NO_SOAK, install_folder, rot
 
 SOAK = HealthFloor(soak_s=3_600.0)
 
@@ -226,6 +226,26 @@ def test_f2_an_agent_that_is_killed_twice_while_a_release_is_on_trial_serves_the
     agent = start()
     assert version(agent) == "1"
     assert home.store.state().refusals[0].release.id == "tiny-llama-2"
+
+
+def test_a_release_that_is_damaged_gives_way_at_the_start_until_it_is_whole_again(
+    home: Home, start: Callable[..., Running]
+) -> None:
+    home.updates(home.brings("1"))
+    second = home.store.find(home.brings("2"))
+    assert second is not None
+    home.updates(second.ref)
+    weights = second.folder / contract.DATA_FILE
+    right = weights.read_bytes()
+    rot(weights)
+    agent = start()
+    assert (version(agent), answer(agent)) == ("1", 200)
+    assert agent.agent.releases.state().line(CHANNEL).active == second.ref
+    second.folder.chmod(0o700)
+    weights.unlink()
+    weights.write_bytes(right)
+    agent.agent.releases.believe(second.ref)
+    until(lambda: [answer(agent), version(agent)] == [200, "2"])
 
 
 def _environment(home: Home) -> dict[str, str]:

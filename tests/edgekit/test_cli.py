@@ -1,7 +1,9 @@
 """The program around the verbs: what a person reads, what a script gets, and the exit code."""
 
+import errno
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +13,7 @@ import click
 import pytest
 
 from edgekit import __version__, cli
-from edgekit.errors import ContextOverflow, CorruptBundle, EdgekitError, MissingExtra
+from edgekit.errors import ContextOverflow, CorruptBundle, EdgekitError, MissingExtra, SystemRefused
 
 type_of_main = Callable[..., int]
 
@@ -26,6 +28,9 @@ def speak(*, as_json: bool, what: str) -> None:
         "overflow": ContextOverflow(9, 8),
         "bug": ZeroDivisionError("a bug of ours"),
         "interrupt": KeyboardInterrupt(),
+        "full": OSError(errno.ENOSPC, "No space left on device", "packs/ab"),
+        "cut": ConnectionResetError("peer is gone"),
+        "closed": BrokenPipeError(),
         "module": ModuleNotFoundError("No module named 'onnx'", name="onnx"),
     }
     if what in outcomes:
@@ -117,9 +122,43 @@ def test_a_bug_of_ours_keeps_its_traceback() -> None:
         cli.main(["speak", "bug"])
 
 
+@pytest.mark.parametrize(("what", "said"), [("full", "No space left on device: packs/ab"), ("cut", "peer is gone")])
+def test_what_the_system_refuses_is_one_line_too(
+    run: type_of_main, capsys: pytest.CaptureFixture[str], what: str, said: str
+) -> None:
+    assert run("speak", what) == SystemRefused.exit_code
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: The system refuses: {said}",
+        f"hint:  {SystemRefused.hint}",
+    ]
+    with pytest.raises(OSError, match=said.partition(":")[0]):
+        cli.main(["speak", what, "--debug"])
+
+
+def test_who_wants_no_more_output_gets_no_more(run: type_of_main, capfd: pytest.CaptureFixture[str]) -> None:
+    kept = os.dup(1)
+    try:
+        assert run("speak", "closed") == 1
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+    assert capfd.readouterr().err == ""
+
+
 def test_ctrl_c_exits_130(run: type_of_main, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("speak", "interrupt") == 130
     assert "Stopped." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["damage", "interrupt"])
+def test_on_a_terminal_a_bar_that_was_drawn_goes_and_its_cursor_comes_back(
+    run: type_of_main, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    run("speak", what)
+    assert "\x1b" not in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    run("speak", what)
+    assert "\r\x1b[K\x1b[?25h" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_named(run: type_of_main, capsys: pytest.CaptureFixture[str]) -> None:

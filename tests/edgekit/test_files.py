@@ -41,8 +41,9 @@ def test_a_failed_write_leaves_the_old_bytes_and_nothing_else(tmp_path: Path, mo
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(OSError, match="full") as caught:
         files.write_durably(path, b"new")
+    assert caught.value.filename == str(path), "a person wants to know where"
     assert path.read_bytes() == b"old"
     assert entries(tmp_path) == {"facts.json"}
 

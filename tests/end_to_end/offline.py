@@ -65,10 +65,10 @@ class Works:
     def repo(self) -> Path:
         return self.publisher.repository.folder
 
-    def publish(self, version: int, *, since: Sequence[int] = ()) -> Release:
-        """Offer a version to everybody, with differences from others."""
+    def publish(self, version: int, *, since: Sequence[int] = (), folder: Path | None = None) -> Release:
+        """Offer a version to everybody, with differences from others; `folder` has it, if it is another one."""
         job = Job(
-            folder=bundle(self.folder / f"bundle-{version}", version),
+            folder=folder or bundle(self.folder / f"bundle-{version}", version),
             channel="stable",
             health=HealthFloor(soak_s=0.0),
             bases=tuple(self.releases[base].id for base in since),

@@ -50,6 +50,13 @@ GAP = "(box => box.scrollHeight - box.scrollTop - box.clientHeight)(document.get
 """How far the end of the conversation is below what is seen, in pixels."""
 
 
+LEAVE_WHEN_ANSWERED = """new MutationObserver(() => {
+    if (!document.querySelector('.answer.done')) return;
+    location.reload();
+    for (const until = performance.now() + 500; performance.now() < until; );  // nothing more is heard of the database
+}).observe(document.body, {subtree: true, attributeFilter: ['class']})"""
+
+
 # --- asking and answering -------------------------------------------------------------------
 
 
@@ -258,6 +265,16 @@ def test_conversations_outlast_the_page_and_can_be_gone_back_to(open_page: Open,
     assert len(agent.chats[-1]["messages"]) == 3
     page.go_back()
     expect(page.locator("#chat-title")).to_have_text("About fans")
+
+
+def test_an_answer_is_kept_even_if_the_page_is_left_at_once(open_page: Open, agent: FakeAgent) -> None:
+    page = open_page()
+    page.evaluate(LEAVE_WHEN_ANSWERED)
+    agent.replies = says("Kept.")
+    with page.expect_navigation():
+        ask(page, "Quick")
+    expect(page.locator("#chat-title")).to_have_text("Quick")
+    expect(page.locator(".answer .prose").last).to_have_text("Kept.")
 
 
 def test_conversations_are_found_renamed_and_deleted(open_page: Open, agent: FakeAgent) -> None:

@@ -72,6 +72,29 @@ def test_why_a_release_was_refused(open_page: Open, agent: FakeAgent) -> None:
     expect(page.get_by_role("heading", name="Failed here")).to_be_visible()
 
 
+FULL = "there is not enough space for it"
+
+
+@pytest.mark.parametrize(
+    ("offered", "last", "title", "words"),
+    [
+        (offer(cost=None), entry("failed", "tiny-instruct-1.3", reason=FULL), "could not be installed", FULL),
+        (offer(), entry("failed", "tiny-instruct-1.3", reason=FULL), "could not be installed", FULL),
+        (offer(cost=None, reason="fetched"), entry("held", "tiny-instruct-1.3"), "waits", "fetched"),
+        (offer(), entry("refused", "tiny-instruct-1.1", exit_code=0), "is offered", "11 MB to download"),
+        (offer(), entry("failed", None, reason="nobody answers"), "is offered", "nobody answers"),
+        (offer(cost=None), None, "is offered", "it is on this device already, and only has to be tried"),
+    ],
+)
+def test_what_became_of_the_release_that_is_offered(
+    open_page: Open, agent: FakeAgent, offered: Any, last: Any, title: str, words: str
+) -> None:
+    agent.updates = sync(lines=[line(offered=offered, last=last)])
+    box = opened(open_page).locator(".offer")
+    expect(box.locator("h3")).to_have_text(f"tiny-instruct-1.3 {title}")
+    expect(box).to_contain_text(words, ignore_case=True)
+
+
 def test_progress_moves_while_somebody_looks(open_page: Open, agent: FakeAgent) -> None:
     under_way = {"channel": "stable", "release": "tiny-instruct-1.3", "total_bytes": 11_000_000}
     agent.updates = sync(

@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import demo
+import demo_agent
 import pytest
 
 # Says what it is asked to do in `calls`; exports a folder, verifies it by its one file, serves one fixed answer.
@@ -64,7 +63,7 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     program.write_text(FAKE_EDGEKIT, encoding="utf-8")
     model = tmp_path / "model.gguf"
     model.write_bytes(b"GGUF")
-    monkeypatch.setattr(demo, "EDGEKIT", (sys.executable, str(program)))
+    monkeypatch.setattr(demo_agent, "EDGEKIT", (sys.executable, str(program)))
     monkeypatch.setattr(demo, "ROOT", tmp_path)
     monkeypatch.setattr(demo, "demo_model", lambda: model)
     monkeypatch.setattr("signal.signal", lambda _number, _handler: None)
@@ -83,7 +82,7 @@ ONCE = ["--once", "--port", "0"]
 def test_it_exports_asks_and_tells(kit: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.main(ONCE) == 0
     out = capsys.readouterr().out
-    assert f"Question  {demo.QUESTION}\nAnswer    It is Paris.\n" in out
+    assert f"Question  {demo_agent.QUESTION}\nAnswer    It is Paris.\n" in out
     assert "80.5 tokens/s" in out
     assert "300.2 tokens/s reading the prompt" in out
     assert "Page      http://127.0.0.1:" in out
@@ -142,20 +141,20 @@ def test_an_error_in_the_stream_is_told(kit: SimpleNamespace, capsys: pytest.Cap
 
 def test_the_agent_is_gone_when_the_demo_ends(kit: SimpleNamespace) -> None:
     demo.main(ONCE)
-    with demo.agent(kit.bundle, 0) as (process, url):
-        assert demo.ask(url, "?", sys.stderr).answer == "It is Paris."
+    with demo_agent.agent(kit.bundle, 0) as (process, url):
+        assert demo_agent.ask(url, "?", sys.stderr).answer == "It is Paris."
     assert process.poll() is not None
-    with pytest.raises(demo.DemoError, match="does not answer"):
-        demo.ask(url, "?", sys.stderr)
+    with pytest.raises(demo_agent.DemoError, match="does not answer"):
+        demo_agent.ask(url, "?", sys.stderr)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals between processes are POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_it_is_stopped_and_then_exits_0(kit: SimpleNamespace, number: signal.Signals) -> None:
     starter = (
-        "import signal, sys, pathlib, demo\n"
+        "import signal, sys, pathlib, demo, demo_agent\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits it ignored
-        f"demo.EDGEKIT = (sys.executable, {str(kit.program)!r})\n"
+        f"demo_agent.EDGEKIT = (sys.executable, {str(kit.program)!r})\n"
         f"demo.ROOT = pathlib.Path({str(kit.folder)!r})\n"
         f"sys.exit(demo.main(['--port', '0', '--model', {str(kit.model)!r}]))"
     )
@@ -173,52 +172,6 @@ def test_it_serves_until_it_is_stopped_and_then_exits_0(kit: SimpleNamespace, nu
 # --- parts ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [
-        ([b"data: {}\n", b"\n", b'data: {"a": 1}\n', b"\n", b"data: [DONE]\n"], [{}, {"a": 1}]),
-        ([b": ping\n", b"\n", b"data:{}\n"], [{}]),
-        ([b"data: [DONE]\n", b"data: {}\n"], []),
-        ([], []),
-    ],
-)
-def test_events_are_the_data_lines_up_to_done(lines: list[bytes], expected: list[object]) -> None:
-    assert list(demo.events(lines)) == expected
-
-
-@pytest.mark.parametrize("lines", [['{"url": "x"}\n'], ["{\n", '  "url": "x"\n', "}\n", "more"]])
-def test_the_address_is_read_from_one_line_or_many(lines: list[str]) -> None:
-    assert demo.ready_url(lines) == "x"
-
-
-def test_no_address_is_an_error() -> None:
-    with pytest.raises(demo.DemoError, match="did not start"):
-        demo.ready_url(["", "not json"])
-
-
-@pytest.fixture
-def taken() -> Iterator[int]:
-    """A port that somebody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        yield listener.getsockname()[1]
-
-
-def test_a_taken_port_is_left_alone(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "PORT", taken)
-    assert demo.free_port() == 0
-
-
-def test_a_free_port_is_used(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        free = other.getsockname()[1]
-    assert free != taken
-    monkeypatch.setattr(demo, "PORT", free)
-    assert demo.free_port() == free
-
-
 def test_a_changed_model_gets_another_bundle(tmp_path: Path) -> None:
     model = tmp_path / "mine.gguf"
     model.write_bytes(b"one")
@@ -227,7 +180,7 @@ def test_a_changed_model_gets_another_bundle(tmp_path: Path) -> None:
     assert demo.bundle_name(model, is_demo=False) == first
     model.write_bytes(b"other")
     assert demo.bundle_name(model, is_demo=False) != first
-    with pytest.raises(demo.DemoError, match="no model at"):
+    with pytest.raises(demo_agent.DemoError, match="no model at"):
         demo.bundle_name(tmp_path / "nowhere", is_demo=False)
 
 

@@ -2,16 +2,18 @@
 
     {root}/{key}/prefill.onnx         the bundle's own bytes
     {root}/{key}/prefill.onnx.data    derived from its model.onnx.data (edgekit.twin.expand)
-    {root}/{key}/stamp.json           size and SHA-256 of the derived file
+    {root}/{key}/stamp.json           size and SHA-256 of the derived file, and the bundle's folder
 
 The key names the bundle, the range of codes and the version of this layout, so nothing is ever updated in place: a
 folder is written beside and takes its name when it is whole; of two processes that do so at once, one is first and the
-other uses its folder. What is damaged is removed and made again.
+other uses its folder. What is damaged is removed and made again. Updates bring other bundles: before a twin is made,
+those of bundles that are gone go.
 """
 
 import contextlib
 import hashlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -41,13 +43,15 @@ SHARE_OF_FREE = 5
 _ABANDONED_S = 86_400
 _STAMP_FILE = "stamp.json"
 _MAX_STAMP_BYTES = 4096
+_MOST_SOURCE_BYTES = 2048
 
 
 class Stamp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the derived file must be."""
+    """What the derived file must be. `source` is the folder of its bundle, "" where an earlier version did not say."""
 
     size: int
     sha256: str
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,15 @@ class TwinCache:
         return folder
 
     def _sweep(self, now: float) -> None:
-        """Remove what processes left that died while they wrote."""
+        """Remove what processes left that died while they wrote, and twins of bundles that are gone."""
         for partial in self.root.glob(".*.partial-*"):
             with contextlib.suppress(OSError):
                 if now - partial.stat().st_mtime > _ABANDONED_S:
                     shutil.rmtree(partial, ignore_errors=True)
+        for folder in self.root.glob("[!.]*/"):
+            if _is_orphan(folder):
+                log.info("removing the INT8 weights in %s, whose bundle is gone", folder)
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _has_room(self, size: int, folder: Path) -> bool:
         """Remove the twins that were not used for longest until `size` more bytes are allowed."""
@@ -131,15 +139,36 @@ def _fill(folder: Path, bundle: Bundle, layout: Layout, reach: Reach, step: Call
     (folder / contract.PREFILL_FILE).write_bytes(graph)
     data = bundle.path(contract.DATA_FILE)
     digest = expand(data, folder / contract.PREFILL_DATA, layout, reach=reach, step=step)
-    (folder / _STAMP_FILE).write_bytes(msgspec.json.encode(Stamp(layout.size_bytes, digest)))
+    stamp = Stamp(layout.size_bytes, digest, _source(bundle))
+    (folder / _STAMP_FILE).write_bytes(msgspec.json.encode(stamp))
+
+
+def _source(bundle: Bundle) -> str:
+    """The bundle's folder, if a stamp can say it."""
+    path = str(bundle.folder.resolve())
+    return path if len(os.fsencode(path)) <= _MOST_SOURCE_BYTES and path.isprintable() else ""
+
+
+def _stamp(folder: Path) -> Stamp | None:
+    """Raises OSError, or msgspec.DecodeError for what is none."""
+    path = folder / _STAMP_FILE
+    return None if path.stat().st_size > _MAX_STAMP_BYTES else msgspec.json.decode(path.read_bytes(), type=Stamp)
+
+
+def _is_orphan(folder: Path) -> bool:
+    """Whether its bundle is gone for certain; what cannot be read is no reason to remove anything."""
+    try:
+        stamp = _stamp(folder)
+        return stamp is not None and bool(stamp.source) and not (Path(stamp.source) / contract.MANIFEST_FILE).exists()
+    except (OSError, ValueError, msgspec.DecodeError):
+        return False
 
 
 def _whole(folder: Path, bundle: Bundle) -> bool:
     try:
-        stamp_file, data = folder / _STAMP_FILE, folder / contract.PREFILL_DATA
-        if stamp_file.stat().st_size > _MAX_STAMP_BYTES or data.is_symlink():
+        data, stamp = folder / contract.PREFILL_DATA, _stamp(folder)
+        if stamp is None or data.is_symlink():
             return False
-        stamp = msgspec.json.decode(stamp_file.read_bytes(), type=Stamp)
         graph = bundle.read(contract.PREFILL_FILE, limit_bytes=MAX_GRAPH_BYTES)
         same_graph = (folder / contract.PREFILL_FILE).read_bytes() == graph
         return same_graph and data.stat().st_size == stamp.size and sha256_of(data) == stamp.sha256

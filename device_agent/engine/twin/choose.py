@@ -25,6 +25,9 @@ COUNTS = (8, 16, 32, 64)
 
 ROUNDS = 3
 ALWAYS = 1
+MOST_CHOICES = 64
+"""That are remembered: each update of a model brings another one."""
+
 _MAX_BYTES = 4096
 _ROW = 0
 Clock = Callable[[], float]
@@ -125,9 +128,15 @@ class Memory:
         """Write it down; a disk that refuses only means that it is measured again."""
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._drop_oldest()
             write_durably(self.path, msgspec.json.encode(choice))
         except OSError as error:
             log.warning("the choice of weights for prompts was not remembered: %s", error)
+
+    def _drop_oldest(self) -> None:
+        found = sorted(self.root.glob("choice-*.json"), key=lambda path: path.stat().st_mtime_ns)
+        for path in found[: max(0, len(found) - MOST_CHOICES + 1)]:
+            path.unlink(missing_ok=True)
 
 
 def chosen(rows: ScratchRows[AnyGraph], graph: AnyGraph, memory: Memory, *, context_tokens: int) -> int | None:

@@ -143,6 +143,7 @@ async function write(change) {
   try {
     const transaction = database.transaction(TABLE, "readwrite");
     change(transaction.objectStore(TABLE));
+    transaction.commit(); // or the browser waits for this page, and forgets it all if the page is left meanwhile
     await new Promise((resolve, reject) => {
       transaction.oncomplete = resolve;
       transaction.onabort = () => reject(transaction.error);

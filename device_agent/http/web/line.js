@@ -5,6 +5,9 @@ import { h } from "./dom.js";
 import * as format from "./format.js";
 import { ENDINGS } from "./words.js";
 
+/** What became of the release that is offered, where that was tried. */
+const BECAME = { refused: "was refused", failed: "could not be installed", held: "waits" };
+
 /** A card; `wish(verb, line, button)` is called for what the person wants done. */
 export function lineCard(line, { state, busy }, wish) {
   const working = Boolean(busy) || ["checking", "fetching", "verifying", "trial"].includes(state.phase);
@@ -26,15 +29,14 @@ export function lineCard(line, { state, busy }, wish) {
 
 function badges({ active, trial, soaking, pin, last }) {
   const held = last && ["refused", "failed"].includes(last.ending);
-  return h(
-    "p.badges",
-    {},
+  const all = [
     (active || soaking) && h("span.badge.on", {}, "Serving"),
     soaking && h("span.badge", {}, "Being watched"),
     trial && !soaking && h("span.badge", {}, `On trial: ${trial}`),
     pin && h("span.badge", {}, "Pinned"),
     held && h("span.badge.bad", {}, ENDINGS[last.ending].label),
-  );
+  ].filter(Boolean);
+  return all.length > 0 && h("p.badges", {}, all);
 }
 
 /** What the channel has, what it costs and what is saved, or why there is nothing. */
@@ -43,22 +45,30 @@ function offered(line, state) {
   const news = offer?.release && ![active, trial].includes(offer.release);
   if (state.phase !== "idle" && state.channel === line.channel && state.phase !== "soaking") return null;
   if (news) {
+    const about = last?.release === offer.release ? last : null;
+    const words = trouble(last) || (offer.cost ? "" : reason(offer));
     return h(
       "section.offer",
       { "aria-label": "Offered" },
-      h("h3", {}, `${offer.release} ${last?.ending === "refused" ? "was refused" : "is offered"}`),
-      offer.cost ? cost(offer.cost) : h("p.quiet", {}, said(offer, last)),
+      h("h3", {}, `${offer.release} ${BECAME[about?.ending] ?? "is offered"}`),
+      offer.cost && cost(offer.cost),
+      words && h("p.quiet", {}, sentence(words)),
     );
   }
-  const bad = last && last.exit_code !== 0;
-  if (bad) return h("section.offer", { "aria-label": "Why" }, h("h3", {}, "Not updated"), h("p.quiet", {}, sentence(last.reason)));
+  const wrong = trouble(last);
+  if (wrong) return h("section.offer", { "aria-label": "Why" }, h("h3", {}, "Not updated"), h("p.quiet", {}, sentence(wrong)));
   const why = offer?.reason || last?.reason;
   const calm = last && ["current", "installed"].includes(last.ending) && !line.pin;
   return h("p.quiet", {}, calm ? "This is the newest that the channel has for this device." : sentence(why));
 }
 
-function said(offer, last) {
-  return sentence(last && last.exit_code !== 0 && last.reason ? last.reason : offer.reason);
+/** Why the newest thing that was done with the channel went wrong, if it did. */
+function trouble(last) {
+  return last && last.exit_code !== 0 ? last.reason : "";
+}
+
+function reason(offer) {
+  return offer.reason === "offered" ? "It is on this device already, and only has to be tried" : offer.reason;
 }
 
 function sentence(words) {
@@ -100,12 +110,10 @@ function verbs(line, working, wish) {
       label,
     );
   const back = line.trial ? line.active : line.previous;
-  return h(
-    "div.verbs",
-    {},
+  const all = [
     one("rollback", `Go back to ${back}`, back && !line.pin),
     one("pin", "Pin this release", line.active && !line.pin && !line.trial),
     one("unpin", "Follow the channel", line.pin),
-    h("p.wrong", { role: "alert" }),
-  );
+  ].filter(Boolean);
+  return all.length > 0 && h("div.verbs", {}, all, h("p.wrong", { role: "alert" }));
 }

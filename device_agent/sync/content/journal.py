@@ -6,7 +6,7 @@ Only advice. It is not made durable, and each chunk that it names is hashed befo
 import os
 from pathlib import Path
 
-from device_agent.sync.content.disk import open_plain, read_at
+from device_agent.sync.content.disk import open_plain, read_at, remove
 from edgekit.release.manifest import MAX_CHUNKS
 
 NAME = ".chunks"
@@ -32,7 +32,8 @@ class Journal:
 
     def __init__(self, folder: Path, known: frozenset[str]) -> None:
         """`known` are the chunks that were found again: the journal begins anew with them."""
-        self._handle = open_plain(folder / NAME, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        remove(folder / NAME)  # and not emptied: whoever can write here may have given another file this name too
+        self._handle = open_plain(folder / NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         self._write("".join(f"{sha256}\n" for sha256 in sorted(known)))
 
     def add(self, sha256: str) -> None:

@@ -122,11 +122,10 @@ class Plan:
 def plan(release: Release, have: Have, deltas: Sequence[Delta] = (), *, holds: Holds) -> Plan:
     """How to come to a release from what is here.
 
-    Differences are taken from any of `deltas`, whatever release they say they are from: a chunk is what it hashes to. A
-    repository that holds files has none.
+    Differences are taken from any of `deltas`, whatever release they say they are from: a chunk is what it hashes to.
+    They lie in packs, also where whole files are held otherwise.
     """
-    used = deltas if holds == "packs" else ()
-    targets = tuple(_targets(release, have, _differences(used, have), holds))
+    targets = tuple(_targets(release, have, _differences(deltas, have), holds))
     links = {file.path: have.files[file.sha256].path for file in release.files if _is_here(file, have)}
     cost = _cost(release, links, targets)
     return Plan(release=release, links=links, targets=targets, cost=cost)

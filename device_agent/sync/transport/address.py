@@ -1,7 +1,7 @@
 """Addresses of repositories on the web: what is asked for, and what people may see of it."""
 
 from dataclasses import dataclass
-from urllib.parse import quote, unquote, urljoin
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from urllib3.exceptions import LocationParseError
 from urllib3.util import make_headers, parse_url
@@ -9,6 +9,7 @@ from urllib3.util import make_headers, parse_url
 from edgekit.errors import UsageError
 
 PORTS = {"http": 80, "https": 443}
+UNREADABLE = "an address that cannot be read"
 
 Origin = tuple[str, str, int]
 """Scheme, host and port."""
@@ -39,7 +40,7 @@ class Address:
 
     def file(self, path: str) -> str:
         """URL of a file below; "" is the address itself."""
-        below = f"/{quote(path)}" if path else ""
+        below = f"/{quote(path, safe='/:')}" if path else ""
         return f"{self.name}{below}{'?' if self.query else ''}{self.query}"
 
 
@@ -57,6 +58,20 @@ def parse(text: str) -> Address:
     if url.auth is not None:
         secret = make_headers(basic_auth=unquote(url.auth))["authorization"]
     return Address(url.scheme, url.host, url.port or PORTS[url.scheme], (url.path or "").rstrip("/"), secret)
+
+
+def shown(place: str) -> str:
+    """A repository, or a place for reports, as people and logs may see it: no user name, password, query, fragment."""
+    scheme, mark, _ = place.partition("://")
+    if not mark or scheme.lower() == "file":
+        return place
+    try:
+        parts = urlsplit(place)
+    except ValueError:
+        return UNREADABLE
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":  # / ? or # in a password, which ends it: half is too much
+        return UNREADABLE
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def origin_of(url: str) -> Origin | None:

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 from device_agent.sync.records import Source, Stop
 from device_agent.sync.transport.surroundings import Surroundings
 from device_agent.sync.transport.throttle import Throttle
-from edgekit.errors import CorruptRelease, NotInRepository, SyncError, Unreachable
+from edgekit.errors import CorruptRelease, NotAdmitted, NotInRepository, SyncError, Unreachable
 
 ROUNDS = 5
 """Without progress, until the whole is given up; the link comes back later."""
@@ -87,9 +87,10 @@ class _Failures:
 
     @property
     def settled(self) -> bool:
-        """Whether waiting would not help: one says that there is no such file, or all were wrong."""
+        """Whether waiting would not help: one says that there is no such file, or all were wrong or let nobody in."""
         missing = any(isinstance(error, NotInRepository) for error in self._errors)
-        return missing or (bool(self._errors) and all(isinstance(error, CorruptRelease) for error in self._errors))
+        hopeless = CorruptRelease | NotAdmitted
+        return missing or (bool(self._errors) and all(isinstance(error, hopeless) for error in self._errors))
 
     @property
     def outcome(self) -> SyncError:

@@ -6,8 +6,10 @@ own digests are not believed: whatever a blob has is held against what was signe
 """
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
 from typing import Literal
 from urllib.parse import urlencode
 
@@ -16,9 +18,10 @@ import msgspec
 from device_agent.sync.records import Source
 from device_agent.sync.transport.address import Address, parse
 from device_agent.sync.transport.http import HttpSource
+from device_agent.sync.transport.surroundings import Surroundings
 from device_agent.sync.transport.throttle import PIECE_BYTES
 from device_agent.sync.transport.web import Answer, Web
-from edgekit.errors import CorruptRelease, NotInRepository, Unreachable, UsageError
+from edgekit.errors import CorruptRelease, NotAdmitted, NotInRepository, UsageError
 from edgekit.release import oci
 from edgekit.release.oci import Reference
 
@@ -27,6 +30,7 @@ NEWEST = "metadata/timestamp.json"
 
 MAX_LAYERS = 20_000
 MAX_TOKEN_BYTES = 64 << 10
+_TOKEN_PIECE_BYTES = 1 << 10
 
 _CHALLENGE = re.compile(r'(\w{1,20})="([^"]{0,1000})"')
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,16384}")
@@ -49,7 +53,16 @@ class _Token(msgspec.Struct, frozen=True):
 
 
 class Registry(Web):
-    """Asks a registry, and gets the token that it wants to see first (distribution's token specification)."""
+    """Asks a registry, and gets the token that it wants to see first (distribution's token specification).
+
+    A token ends after some minutes, in the middle of a large update too; the next one is asked for with the same user.
+    """
+
+    def __init__(self, base: Address, *, surroundings: Surroundings, least_bytes_per_s: float = 0.0) -> None:
+        # A registry may send a device anywhere, as its blobs mostly lie elsewhere.
+        super().__init__(base, surroundings=surroundings, least_bytes_per_s=least_bytes_per_s, friends=None)
+        self._user = base.secret
+        self._least_bytes_per_s = least_bytes_per_s
 
     def get(self, path: str, headers: Mapping[str, str], *, expect: Collection[int] = (200,)) -> Answer:
         """As a web server does it. Raises as well."""
@@ -62,33 +75,44 @@ class Registry(Web):
         return super().get(path, headers, expect=expect)
 
     def _token(self, challenge: str) -> str:
-        """The value of an Authorization header. Raises Unreachable."""
+        """The value of an Authorization header. Raises NotAdmitted, Unreachable."""
         scheme, _, rest = challenge.partition(" ")
         wanted = dict(_CHALLENGE.findall(rest[:4000]))
-        refused = Unreachable(f"{self.base.name} wants to know who asks, and this device has no answer")
-        if scheme.lower() != "bearer" or "realm" not in wanted:
-            raise refused
-        try:
-            realm = parse(wanted["realm"])
-        except UsageError as error:
-            raise refused from error
-        if realm.scheme not in (self.base.scheme, "https"):
-            raise refused
+        realm = _realm(wanted.get("realm", "")) if scheme.lower() == "bearer" else None
+        if realm is None:
+            raise self._refused("asks who we are")
         query = urlencode({name: wanted[name] for name in ("service", "scope") if name in wanted})
-        secret = None if (self.base.secret or "").startswith("Bearer") else self.base.secret
-        asked = Web(dataclasses.replace(realm, query=query, secret=secret), surroundings=self.surroundings)
+        asked = Web(
+            dataclasses.replace(realm, query=query, secret=self._user),
+            surroundings=self.surroundings,
+            least_bytes_per_s=self._least_bytes_per_s,
+        )
+        with closing(asked), closing(asked.get("", {}, expect=(200, 400, 401, 403))) as answer:
+            if answer.status != 200:
+                raise self._refused(f"gives no token ({answer.status})")
+            pieces = answer.pieces(_TOKEN_PIECE_BYTES)
+            raw = b"".join(itertools.islice(pieces, MAX_TOKEN_BYTES // _TOKEN_PIECE_BYTES))
         try:
-            answer = asked.get("", {})
-            raw = b"".join(answer.pieces(PIECE_BYTES))[:MAX_TOKEN_BYTES]
             found = msgspec.json.decode(raw, type=_Token)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise refused from error
-        finally:
-            asked.close()
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._refused("gives no token that can be read") from error
         token = found.token or found.access_token
         if not _TOKEN.fullmatch(token):
-            raise refused
+            raise self._refused("gives no token that can be read")
         return f"Bearer {token}"
+
+    def _refused(self, does: str) -> NotAdmitted:
+        doubt = "" if self._user is None else ", and does not take this device's user name and password"
+        return NotAdmitted(f"{self.base.name} {does}{doubt}")
+
+
+def _realm(url: str) -> Address | None:
+    """Where tokens are given; None for whom a password is not to be said to."""
+    try:
+        realm = parse(url)
+    except UsageError:
+        return None
+    return realm if realm.scheme == "https" or realm.host in oci.LOOPBACK else None
 
 
 class OciSource(Source):
@@ -140,7 +164,12 @@ class OciSource(Source):
 
     def _tagged(self) -> Mapping[str, str]:
         """Digests of the repository's files, by their paths, as the tag has them now."""
-        answer = self._registry.get(f"manifests/{self._reference.tag}", {"Accept": oci.MANIFEST_TYPE})
+        try:
+            answer = self._registry.get(f"manifests/{self._reference.tag}", {"Accept": oci.MANIFEST_TYPE})
+        except NotInRepository as error:
+            raise NotInRepository(
+                f"the tag {self._reference.tag} of {self._reference.host}/{self._reference.name}"
+            ) from error
         try:
             raw = self._body(answer)
             layers = msgspec.json.decode(raw, type=_Manifest).layers
@@ -150,12 +179,14 @@ class OciSource(Source):
             answer.close()
         if len(layers) > MAX_LAYERS:
             raise CorruptRelease(f"{self.name} has more than {MAX_LAYERS:,} layers")
-        named = ((layer.annotations.get(oci.TITLE, ""), layer) for layer in layers)
-        return {
-            title: layer.digest
-            for title, layer in named
+        found = {
+            layer.annotations.get(oci.FILE_PATH, "").removeprefix(oci.REPOSITORY_FOLDER): layer.digest
+            for layer in layers
             if layer.media_type == oci.REPOSITORY_TYPE and re.fullmatch(r"sha256:[0-9a-f]{64}", layer.digest)
         }
+        if NEWEST not in found:
+            raise NotInRepository(f"signed metadata in {self.name}, where `edgekit repo push` puts it")
+        return found
 
     def _body(self, answer: Answer) -> bytes:
         parts, count = [], 0

@@ -50,6 +50,8 @@ def open_source(
         raise UsageError("No repository is given: a URL, a folder or a .tar file.")
     around = surroundings or Surroundings(clock=clock, environment=os.environ)
     throttle = Throttle(settings.most_bytes_per_s, settings.windows, stop=stop, surroundings=around)
+    if len({scheme_of(text) == "oci" for text in repositories}) > 1:
+        raise UsageError("A registry (oci://) holds files and other repositories packs: mirrors are all of one kind.")
     hosts = (parse(text).host for text in repositories if scheme_of(text) in ("http", "https"))
     most = settings.most_bytes_per_s or float("inf")
     way = Way(
@@ -85,15 +87,11 @@ def _web(text: str, way: Way) -> Mirror:
 
 
 def _registry(text: str, way: Way) -> Mirror:
-    """A registry may send a device anywhere, as its blobs mostly lie elsewhere: content is held to what was signed."""
     user, _, rest = text.removeprefix(oci.SCHEME).rpartition("@")
     reference = oci.parse_reference(rest)
     secret = parse(f"https://{user}@{reference.host}").secret if user else None
     registry = Registry(
-        address_of(reference, secret),
-        surroundings=way.surroundings,
-        least_bytes_per_s=way.least_bytes_per_s,
-        friends=None,
+        address_of(reference, secret), surroundings=way.surroundings, least_bytes_per_s=way.least_bytes_per_s
     )
     source = OciSource(reference, registry, piece_bytes=way.piece_bytes)
     return Mirror(source, resting=source)

@@ -3,6 +3,9 @@
 A time limit on each read does not end that, since every byte starts it anew (Uptane calls it a slow retrieval attack).
 Here each read of the socket tells how long it took and what it brought, heads of answers as well as bodies. Only
 waiting counts: a device that is slow to hash, or that holds itself back, does not blame the server.
+
+And the most that comes beside bodies: http.client reads "100 Continue" again and again, and the lines after the last
+chunk (RFC 9112, 7.1.2), as long as a server sends any. However fast they come, they must end.
 """
 
 import io
@@ -18,6 +21,11 @@ Buffer = Any
 WINDOW_S = 60.0
 _STEP_S = 1.0
 
+MOST_BESIDE_BYTES = 1 << 20
+"""Of one answer that are no part of its body: its head, what frames chunks, and what was read ahead."""
+BESIDE_PER_BYTE = 16
+"""More of them for each byte of the body: a chunk of one byte takes six."""
+
 
 class Pace:
     """Watches one connection at a time; `begin` before each request."""
@@ -29,15 +37,26 @@ class Pace:
 
     def begin(self) -> None:
         """A new request: nothing was waited for yet."""
+        self._read_bytes = self._body_bytes = 0
         self._waited_s = 0.0
         self._steps: deque[tuple[float, int]] = deque()
         """When (in seconds of waiting) how many bytes came, at most a few for each second."""
 
+    def came(self, count: int) -> None:
+        """So many bytes of the body were in what was read."""
+        self._body_bytes += count
+
     def read(self, raw: io.RawIOBase, buffer: Buffer) -> int | None:
-        """Read once from `raw`. Raises Unreachable when the last minute of waiting brought too little."""
+        """Read once from `raw`. Raises Unreachable when the last minute of waiting brought too little.
+
+        And when too much came that is no part of the body.
+        """
         before = self._ticks()
         count = raw.readinto(buffer)
         self._note(max(0.0, self._ticks() - before), count or 0)
+        self._read_bytes += count or 0
+        if self._read_bytes > MOST_BESIDE_BYTES + (1 + BESIDE_PER_BYTE) * self._body_bytes:
+            raise Unreachable(f"it sends without end what is no part of any file ({self._read_bytes:,} bytes by now)")
         return count
 
     def _note(self, seconds: float, count: int) -> None:

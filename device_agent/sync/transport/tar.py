@@ -9,6 +9,7 @@ GNU's `L`. Anything else is refused: links, devices, sparse files, names that no
 import io
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Literal
 from device_agent.sync.records import Source
 from edgekit.errors import CorruptRelease, NotInRepository, Unreachable
 
+_PLAIN = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 BLOCK = 512
 MOST_HEADERS = 100_000
 MOST_EXTRA_BYTES = 1 << 13
@@ -93,8 +95,10 @@ class TarSource(Source):
         return self._index[path]
 
     def _open(self) -> None:
-        handle = os.open(self._path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        handle = os.open(self._path, _PLAIN)
         try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):  # a pipe on a stranger's stick would never end
+                raise Unreachable(f"{self.name} is no file")
             with os.fdopen(os.dup(handle), "rb", buffering=0) as stream:
                 self._index = index(stream, os.fstat(handle).st_size, name=self.name)
         except BaseException:

@@ -21,7 +21,7 @@ from device_agent.sync.transport.address import Address, Origin, origin_of, redi
 from device_agent.sync.transport.pace import Pace, Paced
 from device_agent.sync.transport.surroundings import Surroundings
 from edgekit import __version__
-from edgekit.errors import CorruptRelease, NotInRepository, SyncError, Unreachable
+from edgekit.errors import CorruptRelease, NotAdmitted, NotInRepository, SyncError, Unreachable
 
 CONNECT_S, READ_S = 10.0, 30.0
 MOST_REDIRECTS = 5
@@ -50,9 +50,10 @@ _PROBLEMS: tuple[tuple[type[exceptions.HTTPError], str], ...] = (
 class Answer:
     """A response of which the head is here."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, name: str) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse, name: str, pace: Pace) -> None:
         self._response = response
         self._name = name
+        self._pace = pace
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
 
@@ -66,9 +67,12 @@ class Answer:
         """The body as it comes, at most `piece_bytes` at once. Raises Unreachable."""
         try:
             while piece := self._response.read1(piece_bytes, decode_content=False):
+                self._pace.came(len(piece))
                 yield piece
         except exceptions.HTTPError as error:
             raise Unreachable(f"{self._name}: {problem_of(error)}") from error
+        except Unreachable as error:
+            raise Unreachable(f"{self._name}: {error.problem}") from error
 
     def close(self) -> None:
         """Leave the rest of the body; the connection is used again only if nothing is left of it."""
@@ -100,7 +104,8 @@ class Web:
     def get(self, path: str, headers: Mapping[str, str], *, expect: Collection[int] = (200,)) -> Answer:
         """The answer to a GET of a file below the base address, if it has a status of `expect`.
 
-        Raises NotInRepository (403, 404, 410), CorruptRelease (416), and Unreachable for everything else.
+        Raises NotInRepository (403, 404, 410), CorruptRelease (416), NotAdmitted (401, 407), and Unreachable for
+        everything else.
         """
         url = self.base.file(path)
         for _ in range(MOST_REDIRECTS + 1):
@@ -143,7 +148,7 @@ class Web:
             raise Unreachable(f"{self.base.name}: {problem_of(error)}") from error
         except Unreachable as error:
             raise Unreachable(f"{self.base.name}: {error.problem}") from error
-        return Answer(response, self.base.name)
+        return Answer(response, self.base.name, self._pace)
 
     def _pool(self, origin: Origin | None) -> urllib3.PoolManager:
         proxy = None if origin is None else proxy_of(origin, self._proxies)
@@ -159,7 +164,7 @@ class Web:
             if proxy is None
             else _behind(proxy, self._trusted)
         )
-        manager.pool_classes_by_scheme = _paced_pools(self._pace)
+        manager.pool_classes_by_scheme = paced_pools(self._pace)
         return manager
 
     def _refusal(self, answer: Answer, path: str) -> SyncError:
@@ -170,7 +175,7 @@ class Web:
             return CorruptRelease(f"{path}: what {name} has is shorter than what was signed (416)")
         self.rest_s = rest_of(answer.headers.get("Retry-After", ""), now=self.surroundings.clock())
         if status in (401, 407):
-            return Unreachable(f"{name} wants to know who asks ({status})")
+            return NotAdmitted(f"{name} wants to know who asks ({status})")
         return Unreachable(f"{name} answers with status {status}")
 
     def _next(self, url: str, location: str) -> str:
@@ -199,10 +204,10 @@ def rest_of(said: str, *, now: float) -> float:
     if said.isascii() and said.isdigit():
         return min(float(said[:9]), MOST_REST_S)
     try:
-        date = parsedate_to_datetime(said)
-    except ValueError:
+        then = parsedate_to_datetime(said).timestamp()
+    except (ValueError, TypeError, LookupError, OverflowError):  # whatever the standard library says of a strange date
         return 0.0
-    return min(max(0.0, date.timestamp() - now), MOST_REST_S)
+    return min(max(0.0, then - now), MOST_REST_S)
 
 
 # --- proxies ----------------------------------------------------------------------------------
@@ -245,7 +250,7 @@ def _behind(proxy: str, trusted: ssl.SSLContext) -> urllib3.PoolManager:
 # --- connections that tell how fast they are --------------------------------------------------
 
 
-def _paced_pools(pace: Pace) -> dict[str, type[HTTPConnectionPool]]:
+def paced_pools(pace: Pace) -> dict[str, type[HTTPConnectionPool]]:
     """Pools of connections of which each read of the socket passes `pace`."""
 
     class Response(http.client.HTTPResponse):

@@ -136,10 +136,14 @@ class Trust:
         return raw if _is(raw, digest, length) else None
 
     def _keep(self, digest: str, raw: bytes) -> None:
-        if len(raw) > MOST_KEPT_BYTES or len(self._kept_files()) >= MOST_KEPT_TARGETS:
+        """The oldest make room: a repository lists every release that ever was, and devices want the newest."""
+        if len(raw) > MOST_KEPT_BYTES:
             return
         with contextlib.suppress(OSError):
             self._kept.mkdir(mode=0o700, exist_ok=True)
+            oldest = sorted(self._kept_files(), key=lambda path: path.stat().st_mtime_ns)
+            for path in oldest[: max(0, len(oldest) - MOST_KEPT_TARGETS + 1)]:
+                path.unlink()
             (self._kept / digest).write_bytes(raw)
 
     def _keep_only_listed(self, trusted: Trusted) -> None:

@@ -40,7 +40,7 @@ class SourceFetcher(FetcherInterface):
         try:
             raw = self._source.read(url, limit=limit)
         except NotInRepository as error:
-            raise DownloadHTTPError(str(error), 404) from error
+            raise DownloadHTTPError(f"it does not have {error.problem}", 404) from error
         except CorruptRelease as error:
             raise Untrusted(f"{url}: {error}"[:500]) from error
         if len(raw) > limit:

@@ -111,3 +111,9 @@ def silent(_: Progress) -> None:
 
 def verdicts(*reasons: str, final: bool = True) -> Sequence[Verdict]:
     return [Verdict(ok=False, reason=reason, final=final) for reason in reasons]
+
+
+def lines(found: Device) -> tuple[str | None, str | None]:
+    """The active release and the one before it."""
+    line = found.line()
+    return line.active and line.active.id, line.previous and line.previous.id

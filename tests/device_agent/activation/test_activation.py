@@ -1,37 +1,19 @@
 """A release on its way from the disk into service: what goes wrong on it, and what serves meanwhile."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from device_agent.activation import Verdict
-from device_agent.releases.records import TRIES, Installed, Line, Ref, State
-from device_agent.releases.scrub import Damage, damaged
+from device_agent.releases.records import TRIES, Installed, Ref, State
 from device_agent.releases.store import Store
 from edgekit.errors import CorruptBundle, FailedTrial, Refused, ShuttingDown, StorageFailed
 from edgekit.release.manifest import HealthFloor
-from tests.device_agent.activation.faked import Device, PowerCut, device, silent, told
-from tests.releases import CHANNEL, install, rot, wreck
+from tests.device_agent.activation.faked import Device, PowerCut, device, lines, silent, told
+from tests.releases import CHANNEL, install, wreck
 
 SOAK = HealthFloor(soak_s=60.0)
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Device:
-    """A device on which version 1 was active, and version 2 is."""
-    found = device(Store(tmp_path / "home"))
-    for version in ("1", "2"):
-        found.activation.try_release(CHANNEL, install(found.store, version), tell=silent)
-    found.probe.tried.clear()
-    found.probe.tries_left.clear()
-    return found
-
-
-def lines(found: Device) -> tuple[str | None, str | None]:
-    line = found.line()
-    return line.active and line.active.id, line.previous and line.previous.id
 
 
 # --- forward ----------------------------------------------------------------------------------
@@ -328,140 +310,3 @@ def test_a_start_on_a_device_that_was_never_synced_writes_nothing(tmp_path: Path
     found.activation.soaked()
     found.activation.close()
     assert not (tmp_path / "home").exists()
-
-
-# --- by hand ----------------------------------------------------------------------------------
-
-
-def test_f4_going_back_needs_no_network_and_no_trial(made: Device) -> None:
-    assert made.activation.rollback(CHANNEL).id == "tiny-1"
-    assert (made.switch.served[-1], lines(made), made.probe.tried) == (("tiny-1",), ("tiny-1", "tiny-2"), [])
-
-
-def test_f4_a_damaged_previous_release_is_refused_and_the_active_one_kept(made: Device) -> None:
-    previous = made.store.find(made.line().previous)
-    assert previous is not None
-    rot(previous.folder / "weights")
-    before, served = made.store.seen(), len(made.switch.served)
-    with pytest.raises(Refused, match="tiny-1 is damaged: weights"):
-        made.activation.rollback(CHANNEL)
-    assert (made.store.seen(), len(made.switch.served)) == (before, served)
-
-
-def test_f4_a_previous_release_that_is_gone_or_cannot_be_loaded_is_refused(made: Device) -> None:
-    made.switch.unable["tiny-1"] = CorruptBundle("tiny-1", "the shelf cannot open it")
-    before = made.store.state()
-    with pytest.raises(Refused, match="the shelf cannot open it"):
-        made.activation.rollback(CHANNEL)
-    assert (made.store.state(), made.switch.served[-1]) == (before, ("tiny-2",))
-    wreck(made.store.folder / "releases" / made.line().previous.folder)
-    with pytest.raises(Refused, match="not whole on disk"):
-        made.activation.rollback(CHANNEL)
-
-
-def test_going_back_stops_above_the_floor_that_the_owner_signed(made: Device) -> None:
-    with pytest.raises(Refused, match="below the lowest number"):
-        made.activation.rollback(CHANNEL, floors={"tiny": 2})
-    assert made.activation.rollback(CHANNEL, floors={"tiny": 1, "other": 9}).id == "tiny-1"
-
-
-def test_f8_a_channel_may_go_back_to_what_ran_before_and_it_is_tried_like_any_other(made: Device) -> None:
-    previous = made.line().previous
-    made.activation.try_release(CHANNEL, previous, tell=silent)
-    assert (lines(made), made.probe.tried) == (("tiny-1", "tiny-2"), [previous])
-
-
-def test_f8_what_was_gone_back_from_by_hand_does_not_come_back_by_itself(made: Device) -> None:
-    active = made.line().active
-    made.activation.rollback(CHANNEL)
-    with pytest.raises(FailedTrial, match="somebody went back"):
-        made.activation.try_release(CHANNEL, active, tell=silent)
-
-
-def test_going_back_while_it_soaks_ends_the_trial(made: Device) -> None:
-    made.activation.try_release(CHANNEL, install(made.store, "3", health=SOAK), tell=silent)
-    assert made.activation.rollback(CHANNEL).id == "tiny-2"
-    assert (made.switch.served[-1], lines(made)) == (("tiny-2",), ("tiny-2", "tiny-1"))
-
-
-def test_f9_a_pinned_release_stays_whatever_comes(made: Device) -> None:
-    assert made.activation.pin(CHANNEL, None).id == "tiny-2"
-    ref = install(made.store, "3")
-    with pytest.raises(Refused, match="pinned to tiny-2"):
-        made.activation.try_release(CHANNEL, ref, tell=silent)
-    with pytest.raises(Refused, match="pinned to tiny-2"):
-        made.activation.rollback(CHANNEL)
-    assert made.again().line().pin == made.line().active
-    made.activation.unpin(CHANNEL)
-    made.activation.try_release(CHANNEL, ref, tell=silent)
-    assert lines(made) == ("tiny-3", "tiny-2")
-
-
-def test_the_one_before_can_be_pinned_and_serves_then(made: Device) -> None:
-    assert made.activation.pin(CHANNEL, "tiny-1").id == "tiny-1"
-    assert (made.switch.served[-1], made.line().pin.id) == (("tiny-1",), "tiny-1")
-
-
-@pytest.mark.parametrize("name", ["tiny-9", None])
-def test_what_is_not_there_cannot_be_pinned(made: Device, name: str | None) -> None:
-    channel = CHANNEL if name else "empty"
-    with pytest.raises(Refused, match="cannot be pinned"):
-        made.activation.pin(channel, name)
-
-
-def test_a_damaged_release_cannot_be_pinned(made: Device) -> None:
-    previous = made.store.find(made.line().previous)
-    assert previous is not None
-    rot(previous.folder / "weights")
-    with pytest.raises(Refused, match="is damaged"):
-        made.activation.pin(CHANNEL, "tiny-1")
-
-
-# --- damage -----------------------------------------------------------------------------------
-
-
-def hurt(made: Device) -> Damage:
-    active = made.store.find(made.line().active)
-    assert active is not None
-    rot(active.folder / "weights")
-    found = damaged(active)
-    assert found is not None
-    return found
-
-
-def test_e9_a_damaged_release_is_repaired(made: Device) -> None:
-    found = hurt(made)
-    before = made.store.seen()
-
-    def repair(installed: Installed) -> None:
-        path = installed.folder / "weights"
-        (path.parent / "beside").write_bytes(b"weights of tiny 2")
-        (path.parent / "beside").replace(path)
-
-    assert made.activation.mend(found, repair)
-    assert made.store.seen() == before
-
-
-@pytest.mark.parametrize("problem", [OSError(5, "it cannot be read"), StorageFailed("no space"), None])
-def test_e9_the_one_before_takes_over_from_what_cannot_be_repaired(
-    made: Device, problem: Exception | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    def repair(_: Installed) -> None:
-        if problem is not None:
-            raise problem
-
-    caplog.set_level(logging.WARNING)
-    assert not made.activation.mend(hurt(made), repair)
-    assert (made.switch.served[-1], lines(made)) == (("tiny-1",), ("tiny-1", None))
-    assert "tiny-1 takes over from tiny-2" in caplog.text
-    made.store.collect()
-    assert [one.ref.id for one in made.store.installed()] == ["tiny-1"]
-    made.activation.try_release(CHANNEL, install(made.store, "2"), tell=silent)
-    assert lines(made) == ("tiny-2", "tiny-1")
-
-
-def test_e9_what_cannot_be_repaired_and_has_none_before_it_stays_to_be_repaired_later(tmp_path: Path) -> None:
-    found = device(Store(tmp_path / "home"))
-    found.activation.try_release(CHANNEL, install(found.store, "1"), tell=silent)
-    assert not found.activation.mend(hurt(found), lambda _: None)
-    assert found.store.state().lines == (Line(channel=CHANNEL, active=found.line().active),)

@@ -23,7 +23,7 @@ def facts(**changed: object) -> UpdateFacts:
     [
         (UpdateFacts(enrolled=False), "green", "follows no repository"),
         (facts(), "green", "last looked 2027-01-15 07:00 UTC"),
-        (facts(checked_at=None), "green", "never yet"),
+        (facts(checked_at=None), "green", "not looked yet"),
         (facts(problem="device.json is damaged", hint="enrol it"), "red", "device.json"),
         (facts(repositories=0), "red", "no repository"),
         (facts(clock_reliable=False), "amber", "clock"),

@@ -91,6 +91,14 @@ def test_of_staged_releases_the_wanted_and_the_last_one_stay(store: Store) -> No
     assert names(store, "staging") == {staged[-1].folder}
 
 
+def test_a_wanted_release_that_is_whole_stays_before_the_record_names_it(store: Store, refs: tuple[Ref, Ref]) -> None:
+    brought = install(store, "7")
+    store.collect(wanted=[brought])
+    assert {one.ref for one in store.installed()} == {*refs, brought}
+    store.collect()
+    assert {one.ref for one in store.installed()} == set(refs)
+
+
 @pytest.mark.parametrize("cut", range(40))
 def test_a_collection_that_is_cut_off_leaves_whole_releases_and_the_next_one_ends_it(
     store: Store, refs: tuple[Ref, Ref], cut: int, monkeypatch: pytest.MonkeyPatch

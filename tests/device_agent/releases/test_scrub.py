@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.releases.records import Installed, Ref
+from device_agent.releases.records import Installed, Line, Ref
 from device_agent.releases.scrub import AGE_S, RETRY_S, Damage, Scrub, damaged
 from device_agent.releases.store import Store
+from edgekit.errors import Busy
 from tests.releases import install, rot
 
 WAIT_S = 60.0
@@ -95,6 +96,29 @@ def test_what_changed_comes_first(scrub: Scrub, clock: Clock, store: Store, refs
     assert ids(scrub.due()) == ["tiny-2", "tiny-1"]
 
 
+def test_what_could_not_be_loaded_comes_first_and_is_believed_again_if_it_is_right(
+    scrub: Scrub, clock: Clock, store: Store, refs: tuple[Ref, Ref]
+) -> None:
+    round_at(scrub, clock, store)
+    store.doubt(refs[1])
+    assert ids(scrub.due()) == ["tiny-2"]
+    assert round_at(scrub, clock, store) == ()
+    assert store.doubts == set()
+    store.doubt(refs[1])  # it cannot be loaded for another reason
+    assert scrub.due() == ()
+    clock.now += RETRY_S
+    assert ids(scrub.due()) == ["tiny-2"]
+
+
+def test_what_could_not_be_loaded_and_is_damaged_stays_in_doubt(
+    scrub: Scrub, clock: Clock, store: Store, refs: tuple[Ref, Ref]
+) -> None:
+    rot(find(store, refs[1]).folder / "weights")
+    store.doubt(refs[1])
+    assert [one.installed.ref for one in round_at(scrub, clock, store)] == [refs[1]]
+    assert store.doubts == {refs[1]}
+
+
 def test_e9_a_flipped_bit_is_found_though_neither_size_nor_time_changed(
     scrub: Scrub, clock: Clock, store: Store, refs: tuple[Ref, Ref]
 ) -> None:
@@ -130,6 +154,7 @@ def test_a_note_that_cannot_be_read_costs_a_hash(
 @pytest.mark.usefixtures("refs")
 def test_it_waits_after_each_piece_and_leaves_off_when_it_is_told(store: Store) -> None:
     large = find(store, install(store, "8", weights=b"w" * (5 << 20)))
+    store.change(lambda state: state.with_line(Line(channel="large", active=large.ref)))
     scrub = Scrub(store, lambda _: None, bytes_per_s=1 << 20)
     patient = Patient()
     assert scrub.round((large,), patient) == ()
@@ -171,6 +196,31 @@ def test_the_thread_tells_of_damage_and_ends_when_it_is_closed(store: Store, ref
     assert heard.wait(WAIT_S)
     scrub.close()
     assert [one.installed.ref for one in found] == [refs[1]]
+
+
+def test_what_is_collected_while_it_is_hashed_is_not_damaged(store: Store, refs: tuple[Ref, Ref]) -> None:
+    gone = find(store, install(store, "6"))
+    store.collect()
+    scrub = Scrub(store, lambda _: None)
+    assert scrub.round((gone,), Patient()) == ()
+    rot(find(store, refs[1]).folder / "weights")
+    assert len(scrub.round(store.installed(), Patient())) == 1
+
+
+def test_damage_that_nobody_has_time_for_is_looked_at_again_soon(store: Store, refs: tuple[Ref, Ref]) -> None:
+    rot(find(store, refs[1]).folder / "weights")
+    twice = threading.Barrier(2)
+
+    def hear(_: Damage) -> None:
+        twice.wait(WAIT_S)
+        raise Busy("an update is under way")
+
+    scrub = Scrub(store, hear, wait_s=0.001)
+    scrub.start()
+    twice.wait(WAIT_S)
+    twice.wait(WAIT_S)
+    twice.abort()
+    scrub.close()
 
 
 def test_closing_what_was_never_started_is_harmless(store: Store) -> None:

@@ -236,6 +236,16 @@ def test_what_serves_is_the_trial_once_it_has_passed_and_the_active_one_before(
         assert [one.ref for one in store.serving()] == [expected]
 
 
+def test_a_release_in_doubt_gives_way_to_a_better_one(store: Store, refs: tuple[Ref, Ref]) -> None:
+    previous, active = refs
+    store.write(line(active, previous=previous))
+    for doubted, expected in ((active, previous), (previous, active)):  # of two in doubt the active one serves
+        store.doubt(doubted)
+        assert [one.ref for one in store.serving()] == [expected]
+    store.believe(previous)
+    assert [one.ref for one in store.serving()] == [previous]
+
+
 def test_two_channels_serve_two_releases_and_the_same_one_once(store: Store, refs: tuple[Ref, Ref]) -> None:
     previous, active = refs
     other = install(store, "7", name="other")

@@ -12,7 +12,7 @@ from device_agent.releases.records import Installed, Line, Ref
 from device_agent.releases.store import Store
 from device_agent.shelf import Entry, Fault, Found, Opened, ShelfSettings
 from device_agent.shelf.scan import scan
-from device_agent.shelf.synced import Leasing, ShelfSwitch, bases, with_releases
+from device_agent.shelf.synced import Leasing, ShelfSwitch, bases, with_releases, with_synced
 from edgekit import contract
 from edgekit.errors import BundleError, CorruptBundle, Overloaded
 from tests.device_agent.bundles import ADAPTABLE, COLD, ENCODER, TINY, WARM, set_fields
@@ -146,6 +146,23 @@ def test_a_base_is_found_by_its_name_a_release_first(releases: Store, models: Pa
     assert bases(Store(models), models / "nowhere")("tiny-llama") is None
 
 
+def test_a_release_that_cannot_be_read_is_a_fault_and_the_one_before_it_serves(releases: Store) -> None:
+    old, new = (brought(releases, TINY, version=number) for number in ("1", "2"))
+    releases.change(lambda state: state.with_line(Line(channel="stable", active=new.ref, previous=old.ref)))
+    assert [entry.folder for entry in with_synced(NOTHING, releases).entries] == [new.folder]
+    rot(new.folder / contract.MANIFEST_FILE)
+    found = with_synced(NOTHING, releases)
+    assert [entry.folder for entry in found.entries] == [old.folder]
+    assert [fault.name for fault in found.faults] == [new.ref.folder]
+    rot(old.folder / contract.MANIFEST_FILE)
+    found = with_synced(NOTHING, releases)
+    assert ({fault.name for fault in found.faults}, found.entries) == ({old.ref.folder, new.ref.folder}, ())
+
+
+def test_without_any_release_nothing_changes(releases: Store) -> None:
+    assert with_synced(NOTHING, releases) is NOTHING
+
+
 # --- leases -----------------------------------------------------------------------------------
 
 
@@ -170,6 +187,7 @@ def test_a_release_that_cannot_be_opened_is_not_leased(releases: Store) -> None:
     (made,) = with_releases(NOTHING, [one]).entries
     with pytest.raises(CorruptBundle):
         Leasing(releases, broken)(made)
+    assert releases.doubts == {one.ref}
     releases.collect()
     assert releases.find(one.ref) is None
 

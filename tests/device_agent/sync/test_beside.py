@@ -1,10 +1,12 @@
 """A running agent, and `edgekit sync` of another process beside it: the agent takes over, and reports what is there."""
 
+import http.client
 import json
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from device_agent.sync.identity import enrol
 from device_agent.sync.passes import Passes
 from device_agent.sync.records import LinkSettings
 from edgekit.release.manifest import HealthFloor
-from edgekit.settings import ServerSettings, Settings, SyncSettings
+from edgekit.settings import EngineOptions, ServerSettings, Settings, SyncSettings
+from tests.device_agent.agents import ENDLESS, ask, read_until_text
 from tests.device_agent.bundles import TINY, copy_to, edit
 from tests.repositories import Repository
 
@@ -64,8 +67,16 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Beside:
 
 @pytest.fixture
 def agent(beside: Beside) -> Iterator[Agent]:
+    with running(beside, EngineOptions(threads=1)) as found:
+        yield found
+
+
+@contextmanager
+def running(beside: Beside, engine: EngineOptions) -> Iterator[Agent]:
     settings = Settings(
-        server=ServerSettings(port=0), sync=SyncSettings(interval_s=0, repositories=(str(beside.repository),))
+        server=ServerSettings(port=0),
+        engine=engine,
+        sync=SyncSettings(interval_s=0, repositories=(str(beside.repository),)),
     )
     found = Agent(settings, beside.home)
     ready = threading.Event()
@@ -122,4 +133,67 @@ def test_the_agent_updates_itself_when_an_operator_says_so(agent: Agent, beside:
     asked(agent, "/v1/edgekit/sync/update", admin=token, post=True)
     until(lambda: versions(agent), ["2.0"])
     until(lambda: asked(agent, "/v1/edgekit/sync", admin=token)["lines"][0]["active"], "tiny-llama-2.0")
-    assert 'edgekit_sync_outcomes_total{ending="installed"} 1.0' in asked(agent, "/metrics")
+    until(lambda: counted(agent), 1.0)  # once the update is over, which serves before
+
+
+def release_in(metrics: str, role: str) -> list[str]:
+    """Which releases the metrics show in a part."""
+    found = [line for line in metrics.splitlines() if line.startswith("edgekit_sync_release_info{")]
+    return [line.split('release="')[1].split('"')[0] for line in found if f'role="{role}"' in line]
+
+
+def versions_in(metrics: str) -> list[str]:
+    found = [line for line in metrics.splitlines() if line.startswith("edgekit_model_info{")]
+    return [line.split('version="')[1].split('"')[0] for line in found]
+
+
+def test_a_switch_under_four_streams_fails_nobody_and_is_visible_in_the_metrics(beside: Beside) -> None:
+    slow = EngineOptions(threads=1, slots=8, duty=0.02)  # or answers would be done before the update is
+    with running(beside, slow) as agent, ExitStack() as clients:
+        before = asked(agent, "/metrics")
+        streams = []
+        for _ in range(4):
+            client = http.client.HTTPConnection("127.0.0.1", agent.server.port, timeout=60)
+            clients.enter_context(closing(client))
+            ask(client, stream=True, **ENDLESS)
+            streams.append(client.getresponse())
+            read_until_text(streams[-1])
+        beside.publish("2.0")
+        asked(agent, "/v1/edgekit/sync/update", admin=(beside.home / "admin-token").read_text().strip(), post=True)
+        until(lambda: [answer_of(agent), counted(agent)], [200, 1.0])
+        for stream in streams:
+            read_until_text(stream)  # from the release that it began with
+        after = asked(agent, "/metrics")
+    assert (release_in(before, "active"), release_in(before, "previous")) == (["tiny-llama-1.0"], [])
+    assert (release_in(after, "active"), release_in(after, "previous")) == (["tiny-llama-2.0"], ["tiny-llama-1.0"])
+    assert (versions_in(before), versions_in(after)) == (["1.0"], ["2.0"])
+    assert 'edgekit_sync_outcomes_total{ending="installed"} 0.0' in before
+    assert not [line for line in after.splitlines() if 'finish="error"' in line]
+
+
+def counted(agent: Agent) -> float:
+    (line,) = (
+        line
+        for line in asked(agent, "/metrics").splitlines()
+        if line.startswith('edgekit_sync_outcomes_total{ending="installed"}')
+    )
+    return float(line.split()[-1])
+
+
+def answer_of(agent: Agent) -> int:
+    """Somebody asks meanwhile, and is answered."""
+    with closing(http.client.HTTPConnection("127.0.0.1", agent.server.port, timeout=60)) as client:
+        ask(client, max_tokens=1, temperature=0)
+        status = client.getresponse().status
+    assert status == 200
+    return status
+
+
+def test_nobody_is_warned_of_a_folder_that_is_not_needed(
+    beside: Beside, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
+    agent = request.getfixturevalue("agent")
+    beside.publish("2.0")
+    beside.sync()
+    until(lambda: versions(agent), ["2.0"])
+    assert not [line for line in caplog.messages if "there are no models" in line]

@@ -178,6 +178,7 @@ def test_a_failed_trial_is_refused_and_what_was_active_stays(
         (["sync", "--check", "--repo", "REPO"], 71, "follows no repository"),
         (["sync", "--repo", "REPO"], 71, "follows no repository"),
         (["sync", "--once", "--repo", "http://models.example/x"], 2, "cannot be trusted at first sight"),
+        (["sync", "--once", "--repo", "http://u:pass@models.example/x"], 2, "http://models.example/x cannot be"),
         (["sync", "--once", "--repo", "/no/such/folder"], 63, "/no/such/folder"),
         (["rollback"], 71, "follows no repository"),
         (["enrol"], 2, "edgekit enrol FILE"),

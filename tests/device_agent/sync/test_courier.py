@@ -1,15 +1,37 @@
 """A report on its way to a web server, which may be somebody else's."""
 
 import contextlib
+import errno
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from device_agent.sync.courier import deliver
+from device_agent.sync.courier import deliver, places
 from edgekit.errors import Unreachable
+
+
+@pytest.fixture
+def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stick on which nothing can be looked at any more."""
+    stat = os.stat
+
+    def failing(path: object, *args: Any, **kwargs: Any) -> object:
+        if str(path).startswith(str(tmp_path)):
+            raise OSError(errno.EIO, "Input/output error")
+        return stat(path, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", failing)
+    return tmp_path
+
+
+def test_a_stick_that_dies_is_no_place_for_reports(dying: Path) -> None:
+    assert places("https://reports.example", [str(dying)]) == ("https://reports.example",)
+
 
 BODY = b'{"report": "..."}'
 
@@ -33,6 +55,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.came.append(
             (self.command, self.path, {name.lower(): value for name, value in self.headers.items()}, body)
         )
+        while self.server.status == 100:
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n" * 1000)
         self.send_response(self.server.status)
         for name, value in self.server.headers.items():
             self.send_header(name, value)
@@ -93,6 +117,12 @@ def test_a_report_goes_nowhere_else_than_was_said(status: int) -> None:
 @pytest.mark.parametrize("status", [400, 401, 404, 405, 413, 500, 503])
 def test_a_server_that_does_not_want_it_is_said(status: int) -> None:
     with answering(status) as (_, host), pytest.raises(Unreachable, match=str(status)):
+        deliver(BODY, "till-7", f"http://{host}/reports")
+
+
+def test_a_server_that_says_go_on_for_ever_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Server, "handle_error", lambda *_: None)
+    with answering(100) as (_, host), pytest.raises(Unreachable, match="without end"):
         deliver(BODY, "till-7", f"http://{host}/reports")
 
 

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from device_agent.releases.records import Line, Refusal, State
+from device_agent.sync.delivery import Receipt
 from device_agent.sync.records import LinkSettings, Offer, Outcome, Window
 from edgekit.errors import (
     CorruptRelease,
@@ -51,9 +52,40 @@ def test_what_the_channel_offers_is_fetched_tried_and_served() -> None:
     assert on.delivery.fetched == on.delivery.put == ["tiny-2.0"]
     assert on.activation.tried == [("stable", "tiny-2.0")]
     assert on.store.kept.line("stable").active == ref(V2)
-    assert on.store.collected == 1
+    assert on.store.collected == 2
     assert on.source.closed
     assert [each.phase for each in on.told] == ["checking", "fetching", "idle"]
+
+
+def test_what_nobody_needs_any_more_goes_before_anything_is_fetched() -> None:
+    on = scene(V1)
+    on.delivery.unsound = CorruptRelease("the disk says something else")
+    events: list[str] = []
+
+    def collect(_: object = ()) -> int:
+        events.append("collect")
+        return 0
+
+    def fetch(*_: object, **__: object) -> Receipt:
+        events.append("fetch")
+        return Receipt()
+
+    on.store.collect, on.delivery.fetch = collect, fetch  # type: ignore[method-assign,assignment]
+    updated(on)
+    assert events == ["collect", "fetch", "collect"]
+
+
+def test_a_release_that_failed_here_is_not_wanted_any_more() -> None:
+    on = scene(V1)
+    refused = Refusal(release=ref(V1), channel="stable", reason="wrong tokens", at=NOW)
+
+    def fails(*_: object, **__: object) -> None:
+        on.store.kept = State(refusals=(refused,))
+        raise FailedTrial("wrong tokens")
+
+    on.activation.try_release = fails  # type: ignore[method-assign]
+    updated(on)
+    assert on.store.wanted == ()
 
 
 def test_a_second_update_finds_nothing_to_do() -> None:
@@ -198,6 +230,17 @@ def test_stopped_in_the_middle_is_no_failure_and_what_came_is_kept() -> None:
     assert on.store.wanted == (V1.id,)
 
 
+def test_stopped_before_the_repository_has_answered_is_no_failure() -> None:
+    on = scene(V1)
+    on.trust.problem, on.trust.known = Unreachable("the update was stopped"), False
+    on.stop.set()
+    outcome = updated(on)
+    assert (outcome.ending, outcome.exit_code, outcome.release) == ("held", 0, None)
+    assert "told to stop" in outcome.reason
+    on.trust.problem = Untrusted("nobody signed this")
+    assert updated(on).ending == "refused", "that is worth knowing all the same"
+
+
 def test_what_is_found_unsound_when_it_is_sealed_is_never_tried() -> None:
     on = scene(V1)
     on.delivery.unsound = CorruptRelease("the disk says something else")
@@ -212,7 +255,6 @@ def test_a_failed_trial_is_an_outcome() -> None:
     outcome = updated(on)
     assert (outcome.ending, outcome.exit_code) == ("refused", 68)
     assert "wrong tokens" in outcome.reason
-    assert on.store.collected == 1
 
 
 @pytest.mark.parametrize(
@@ -368,6 +410,7 @@ def test_g03_an_older_copy_that_is_of_no_use_is_refused() -> None:
     outcome = updated(on)
     assert (outcome.ending, outcome.exit_code) == ("refused", 61)
     assert "older" in outcome.reason
+    assert outcome.release is None, "what is refused is the repository"
 
 
 # --- several channels -------------------------------------------------------------------------

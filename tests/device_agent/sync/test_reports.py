@@ -230,6 +230,15 @@ def test_a_link_on_a_strangers_stick_is_not_followed(device: Till, box: Path, tm
     assert precious.read_text() == "mine"
 
 
+def test_a_folder_for_reports_that_is_a_link_on_a_strangers_stick_is_none(device: Till, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "stick").mkdir()
+    (tmp_path / "stick" / "returns").symlink_to(tmp_path / "precious", target_is_directory=True)
+    device.reporter.note(STATE, ())
+    assert device.reporter.carry(None, (str(tmp_path / "stick"),)) == ()
+    assert list((tmp_path / "precious").iterdir()) == []
+
+
 @pytest.mark.parametrize("place", ["nowhere/at/all", "ftp://x/y", "https://", "http://[::1", "file:///no/such/folder"])
 def test_a_place_that_takes_none_costs_nothing_else(device: Till, place: str) -> None:
     device.reporter.note(STATE, ())
@@ -256,18 +265,6 @@ def test_a_place_that_never_answers_is_left_alone(monkeypatch: pytest.MonkeyPatc
             courier.deliver(b"{}", "d", "https://user:secret@example.org/r")
     finally:
         answer.set()
-
-
-@pytest.mark.parametrize(
-    ("place", "said"),
-    [
-        ("https://user:secret@example.org:8443/r?token=t#f", "https://example.org:8443/r"),
-        ("/media/usb", "/media/usb"),
-        ("C:\\reports", "C:\\reports"),
-    ],
-)
-def test_no_password_is_shown(place: str, said: str) -> None:
-    assert courier.shown(place) == said
 
 
 def test_no_password_is_kept_in_the_record(device: Till, monkeypatch: pytest.MonkeyPatch) -> None:

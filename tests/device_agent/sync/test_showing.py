@@ -5,6 +5,7 @@ import pytest
 from device_agent.sync import showing
 from device_agent.sync.pace import SPAN_S, Pace, eta_s
 from device_agent.sync.records import Cost, Offer, Outcome, Progress
+from edgekit import errors
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_progress(progress: Progress, said: str) -> None:
     ("outcome", "said", "code"),
     [
         (Outcome(channel="s", ending="current", release="a-1"), "s: a-1 is the newest, and runs here", 0),
-        (Outcome(channel="s", ending="held", release=None, reason="paused"), "s: nothing is to be done: paused", 0),
+        (Outcome(channel="s", ending="held", release=None, reason="paused"), "s: waits: paused", 0),
         (Outcome(channel="s", ending="refused", release="a-1", reason="no", exit_code=68), "s: refused: no", 68),
         (Outcome(channel="s", ending="failed", release=None, reason="gone", exit_code=63), "s: not done: gone", 63),
         (
@@ -71,6 +72,16 @@ def test_an_offer_says_what_it_takes() -> None:
     said = showing.offer(Offer(channel="s", release="a-2", reason="offered", cost=cost))
     assert said == "s: a-2, offered: 11 MB to fetch, 10% of 106 MB; 60 MB on disk"
     assert showing.offer(Offer(channel="s", release=None, reason="paused")) == "s: nothing, paused"
+    whole = Cost(fetch_bytes=107, delta_bytes=0, reused_bytes=0, full_bytes=106, disk_bytes=60)
+    assert showing.cost(whole) == "107 bytes to fetch; 60 bytes on disk"
+
+
+def test_what_to_do_next_is_said_once() -> None:
+    full = Outcome(channel="a", ending="failed", release="a-1", exit_code=errors.NoSpace.exit_code)
+    cut = Outcome(channel="b", ending="failed", release=None, exit_code=errors.Unreachable.exit_code)
+    fine = Outcome(channel="c", ending="held", release=None)
+    assert showing.hints([full, fine, full, cut]) == (errors.NoSpace.hint, errors.Unreachable.hint)
+    assert showing.hints([fine]) == ()
 
 
 class Ticks:

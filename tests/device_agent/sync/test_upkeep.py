@@ -113,6 +113,17 @@ def test_a_failure_is_tried_again_sooner(house: House) -> None:
     assert (last.ending, last.exit_code) == ("failed", 63)
 
 
+def test_a_bug_of_ours_is_not_met_again_every_second(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(house.scene.link, "update", broken)
+    with pytest.raises(ZeroDivisionError):
+        house.step(after_s=10)
+    house.step(after_s=1)
+    assert house.status().next_look_at == pytest.approx(house.now - 1 + 90)
+
+
 def test_outside_of_its_windows_it_only_looks(tmp_path: Path) -> None:
     house = House(tmp_path, settings=LinkSettings(repositories=("fake",), interval_s=HOUR, windows=NIGHT))
     house.step()
@@ -290,6 +301,11 @@ def test_the_whole_state_is_told_without_secrets(house: House) -> None:
     assert found.trust is not None
     assert (found.trust.fresh, found.trust.timestamp_version, found.trust.releases) == (True, 7, 2)
     assert found.disk is not None
+
+
+def test_no_password_of_a_registry_is_told(house: House) -> None:
+    house.upkeep.adjust(LinkSettings(repositories=("oci://user:secret@host:5000/models/tiny:1",), interval_s=60))
+    assert house.status().repositories == ["oci://host:5000/models/tiny:1"]
 
 
 def test_a_pin_below_the_floor_is_shouted(house: House) -> None:

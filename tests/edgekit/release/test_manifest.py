@@ -103,6 +103,7 @@ WRONG: dict[str, Change] = {
     "no format": lambda found: found.pop("format"),
     "name with a slash": put("name", "a/b"),
     "name and version too long": put("name", "a" * 89),
+    "a version that no number holds": put("requires", {"edgekit": "9" * 5000}),
     "agreement above 1": put("health", {"agreement": 1.1}),
     "a probe of no time": put("health", {"probe_s": 0}),
 }

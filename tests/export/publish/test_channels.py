@@ -1,5 +1,8 @@
 """What a person says of a channel, and the file that comes of it."""
 
+import math
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 from edgekit.errors import PublishError, UsageError
 from edgekit.release.channel import Channel, Device, RampStep, decide, parse
 from edgekit.release.names import release_target
-from export.publish.channels import Wish, changed, check, steps
+from export.publish.channels import Wish, changed, check, check_name, steps
 from tests.export.publish.publishers import NOW
 
 FIRST = changed("stable", None, Wish(release="tiny-1"), now=NOW, salt="salt")
@@ -87,7 +90,9 @@ def test_a_percentage_and_a_ramp_are_one_too_many() -> None:
         steps(5, "2026-12-01:5")
 
 
-LISTED = {release_target(f"tiny-{n}"): {"sequence": n, "model": "tiny", "kind": "model"} for n in (1, 2)}
+LISTED: dict[str, dict[str, Any]] = {
+    release_target(f"tiny-{n}"): {"sequence": n, "model": "tiny", "kind": "model"} for n in (1, 2)
+}
 
 
 @pytest.mark.parametrize("wish", [Wish(release="tiny-3"), Wish(abort_to="tiny-3")])
@@ -113,3 +118,33 @@ def test_a_channel_of_models_never_becomes_one_of_adapters() -> None:
         check(after, listed, {}, old=FIRST)
     with pytest.raises(PublishError, match="adapter and model"):
         check(change(FIRST, Wish(abort_to="tone-1")), listed, {})
+
+
+@pytest.mark.parametrize("name", ["bad name", "Stable", ".hidden", "", "a/b", "x" * 65, "stable\n"])
+def test_a_name_that_no_channel_can_have_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be a channel's name"):
+        check_name(name)
+    check_name("stable-2.lyon")
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        Wish(note="x" * 2_001),
+        Wish(ramp=(RampStep(0, math.nan),)),
+        Wish(ramp=(RampStep(-1, 5.0),)),
+        Wish(ramp=tuple(RampStep(i, 5.0) for i in range(1_001))),
+        Wish(allow={"site": ("x" * 101,)}),
+        Wish(deny={"": ("lyon",)}),
+    ],
+    ids=["note", "no number", "before 1970", "steps", "value", "label"],
+)
+def test_a_file_that_nobody_could_read_is_never_made(wish: Wish) -> None:
+    with pytest.raises(PublishError, match="channel stable cannot be so"):
+        check(change(FIRST, wish), LISTED, {})
+
+
+def test_a_file_that_is_too_long_is_never_made() -> None:
+    values = tuple(f"{number:0100}" for number in range(11_000))
+    with pytest.raises(PublishError, match="too long"):
+        check(change(FIRST, Wish(allow={"site": values})), LISTED, {})

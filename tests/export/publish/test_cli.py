@@ -1,7 +1,9 @@
 """The verbs `repo`, `channel` and `publish`, as people and scripts use them."""
 
+import errno
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -126,6 +128,25 @@ def test_publish_says_what_devices_fetch_and_why(ready: Shell, tmp_path: Path) -
     assert "was published already" in ready("publish", TINY, "--repo", ready.repo).stdout
 
 
+@pytest.mark.parametrize(
+    ("verb", "words", "said"),
+    [
+        ("publish", (TINY, "--channel", "bad name"), "'bad name' cannot be a channel's name"),
+        ("channel set", ("Bad", "--release", "tiny-llama-1"), "'Bad' cannot be a channel's name"),
+        ("channel set", ("stable", "--percent", "nan"), "channel stable cannot be so"),
+        ("channel set", ("stable", "--note", "x" * 2_001), "channel stable cannot be so"),
+    ],
+)
+def test_what_is_wrong_about_a_channel_changes_nothing(
+    ready: Shell, verb: str, words: tuple[str | Path, ...], said: str
+) -> None:
+    metadata = sorted((ready.repo / "metadata").iterdir())
+    with pytest.raises((UsageError, PublishError), match=said):
+        ready(verb, *words, "--repo", ready.repo)
+    assert sorted((ready.repo / "metadata").iterdir()) == metadata
+    assert [one["name"] for one in ready.json("channel show --repo REPO")["channels"]] == ["stable"]
+
+
 def test_conditions_are_said_in_words(ready: Shell, third: Path) -> None:
     conditions = ["--health", "agreement=0.9", "--health", "speed=4", "--health", "memory=900MB", "--soak", "5"]
     needs = ["--requires", "machine=aarch64|x86_64", "--requires", "memory=1GB"]
@@ -149,6 +170,9 @@ def test_conditions_are_said_in_words(ready: Shell, third: Path) -> None:
         ["--channel", "c", "--ramp", "soon:5"],
         ["--channel", "c", "--ramp", "2026-12-01:500"],
         ["--unsigned", "a", "--signed", "b"],
+        ["--unsigned", "a", "--oci", "registry.example/tiny:stable"],
+        ["--oci", "registry.example/Tiny"],
+        ["--verify-url", "oci://registry.example/tiny:stable"],
     ],
 )
 def test_what_cannot_be_meant_is_said_before_any_work(ready: Shell, third: Path, words: list[str]) -> None:
@@ -237,6 +261,34 @@ def test_a_url_that_does_not_show_it_yet_is_no_success(ready: Shell, third: Path
     with pytest.raises(Unreachable, match="still shows what was published before"):
         ready("repo verify REPO --url", old)
     ready("publish", third, "--repo", ready.repo, "--channel", "stable", "--verify-url", ready.repo)
+
+
+def test_a_url_where_nobody_answers_is_named_once_and_the_release_is_there(ready: Shell, third: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(Unreachable) as caught:
+            ready("publish", third, "--repo", ready.repo, "--verify-url", url)
+    said = str(caught.value)
+    assert said.startswith(f"The repository cannot be reached: {url}: nobody answers: is there a network?; tiny")
+    assert said.count(url) == 1
+    assert "tiny-llama-3" in Repository.open(ready.repo).releases()
+
+
+def test_where_nobody_may_write_the_folder_is_named(ready: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("export.publish.tree.locked", refused)
+    with pytest.raises(PublishError, match=f"{ready.repo} cannot be written: Permission denied"):
+        ready("channel set stable --repo REPO --pause")
+
+
+@pytest.mark.parametrize("url", ["ftp://models.example", "models"])
+def test_devices_are_not_told_to_look_where_they_cannot(ready: Shell, tmp_path: Path, url: str) -> None:
+    with pytest.raises(UsageError):
+        ready("repo provision REPO", "--url", url, "-o", tmp_path / "told.json")
+    assert not (tmp_path / "told.json").exists()
 
 
 def test_prune_deletes_what_nothing_needs_and_says_so_first(ready: Shell, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.errors import CorruptRelease, PublishError
-from edgekit.release import codec
-from edgekit.release.manifest import MAX_PACK_BYTES, Codec
+from edgekit.release.codec import THOROUGH
+from edgekit.release.manifest import MAX_PACK_BYTES
 from edgekit.release.names import pack_path
 from export.publish import packing
 from export.publish.packing import Packed, Packer, Stored, packed, read_chunk, side_by_side, sweep
@@ -38,7 +38,7 @@ def packs(repository: Path) -> list[Path]:
 def store(repository: Path, *chunks: bytes) -> dict[str, Stored]:
     packer = Packer(repository, {})
     for chunk in chunks:
-        packer.add(sha256(chunk), packed(chunk))
+        packer.add(sha256(chunk), packed(chunk, THOROUGH))
     return dict(packer.close())
 
 
@@ -85,7 +85,7 @@ def test_what_the_repository_has_is_not_stored_again(tmp_path: Path) -> None:
     packer = Packer(tmp_path, known)
     for chunk in (b"a" * 500, noise(500)):
         assert packer.has(sha256(chunk))
-        packer.add(sha256(chunk), packed(chunk))
+        packer.add(sha256(chunk), packed(chunk, THOROUGH))
     assert packer.close() == known
     assert packs(tmp_path) == before
 
@@ -138,52 +138,6 @@ def test_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
     assert sweep(tmp_path) == 77
     assert packs(tmp_path) == [path]
     assert sweep(tmp_path / "missing") == 0
-
-
-# --- codecs ---------------------------------------------------------------------------------
-
-
-def nibbles(size: int) -> bytes:
-    """As INT4 weights are distributed: few extremes."""
-    codes = np.clip(np.rint(np.random.default_rng(0).normal(8, 3, 2 * size)), 0, 15).astype(np.uint8)
-    return (codes[::2] | codes[1::2] << 4).tobytes()
-
-
-def sparse(size: int, share: float) -> bytes:
-    random = np.random.default_rng(0)
-    return np.where(random.random(size) < share, random.integers(1, 256, size), 0).astype(np.uint8).tobytes()
-
-
-CHUNKS: dict[str, tuple[bytes, set[Codec]]] = {
-    "noise": (noise(MIB), {"raw"}),
-    "weights": (nibbles(MIB), {"zlib"}),
-    "few changes": (sparse(MIB, 0.02), {"bz2"}),
-    "zeros": (bytes(MIB), {"zlib", "bz2", "xz"}),
-    "text": (b"".join(b'"%d": "token %d",\n' % (n, n * n) for n in range(20_000)), {"bz2", "xz"}),
-    "one byte": (b"x", {"raw"}),
-}
-
-
-@pytest.mark.parametrize("name", CHUNKS)
-def test_the_codec_is_chosen_by_what_it_saves(name: str) -> None:
-    data, expected = CHUNKS[name]
-    found = packed(data)
-    assert found.codec in expected
-    assert codec.unpack(found.codec, found.data, len(data)) == data
-    least = min(len(codec.pack(data, (each,))[1]) for each in codec.EVERY)
-    assert len(found.data) <= least * 1.02 + 20, "what a sample says is true of the whole"
-
-
-def test_codecs_that_are_not_allowed_are_not_used() -> None:
-    assert packed(CHUNKS["text"][0], codec.SLOW).codec == "zlib"
-    assert packed(CHUNKS["text"][0], ()).codec == "raw"
-    assert packed(nibbles(MIB), ("bz2",)).codec in {"bz2", "raw"}
-
-
-@given(data=st.binary(min_size=1, max_size=4000) | st.integers(1, 300_000).map(bytes))
-def test_packed_chunks_unpack(data: bytes) -> None:
-    found = packed(data)
-    assert codec.unpack(found.codec, found.data, len(data)) == data
 
 
 # --- reading --------------------------------------------------------------------------------

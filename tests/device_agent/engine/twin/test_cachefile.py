@@ -162,6 +162,18 @@ def test_the_ones_not_used_for_longest_make_room(bundle: Bundle, tmp_path: Path)
     assert [folder.exists() for folder in folders] == [False, False, True, True]
 
 
+def test_twins_of_bundles_that_were_replaced_go_when_the_next_one_is_made(bundle: Bundle, cache: TwinCache) -> None:
+    first = cache.made(bundle, 64, quietly)
+    kept = others(cache, 1, 1000)[0]  # it does not say whose it is
+    second = open_bundle(bundle.folder.rename(bundle.folder.with_name("second")))
+    set_fields(version="2")(second.folder)
+    second = open_bundle(second.folder)
+    made = cache.made(second, 64, quietly)
+    assert made is not None
+    assert made != first
+    assert sorted(cache.root.iterdir()) == sorted([made, kept])
+
+
 def test_a_twin_that_is_opened_is_young_again(bundle: Bundle, tmp_path: Path) -> None:
     cache = TwinCache(tmp_path / "cache")
     made = cache.made(bundle, 64, quietly)

@@ -1,10 +1,12 @@
 """The crossover is what the clock says, and is asked for once."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from device_agent.engine.twin import choose
 from device_agent.engine.twin.choose import COUNTS, Choice, Measurement, Memory, chosen, measure
 from edgekit.errors import BundleError
 
@@ -100,6 +102,15 @@ def test_a_damaged_memory_is_none(raw: bytes, tmp_path: Path) -> None:
     assert memory.recall() == Choice(None)
     memory.path.write_bytes(raw)
     assert memory.recall() is None
+
+
+def test_only_the_newest_choices_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "MOST_CHOICES", 2)
+    memories = [Memory(tmp_path, (name,)) for name in "abc"]
+    for number, memory in enumerate(memories):
+        memory.remember(Choice(8))
+        os.utime(memory.path, (number, number))
+    assert [memory.recall() for memory in memories] == [None, Choice(8), Choice(8)]
 
 
 def test_a_disk_that_refuses_only_costs_the_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

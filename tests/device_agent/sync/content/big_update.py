@@ -13,7 +13,7 @@ import msgspec
 from device_agent.releases.records import Installed, Ref
 from device_agent.sync.content import Have, plan, seal, stage
 from device_agent.sync.content.disk import write_at
-from edgekit.release.codec import EVERY, difference, pack
+from edgekit.release.codec import THOROUGH, difference, pack
 from edgekit.release.delta import Delta, Difference
 from edgekit.release.manifest import Chunk, Pack, Release, ReleaseFile
 from edgekit.release.names import pack_path
@@ -70,7 +70,7 @@ def differences(new: Release, old: Release) -> tuple[Delta, dict[str, bytes]]:
     files: dict[str, bytes] = {}
     for i, (ours, theirs) in enumerate(zip(new.files[-1].chunks, old.files[-1].chunks, strict=True)):
         if i % 2:
-            codec, stored = pack(difference(content(i, 1), content(i, 0)), (EVERY[i // 2 % 3],))
+            codec, stored = pack(difference(content(i, 1), content(i, 0)), (THOROUGH[i // 2 % 3],))
             found.append(Difference(ours.sha256, theirs.sha256, len(packs), 0, len(stored), codec))
             packs.append(Pack(sha256(stored), len(stored)))
             files[pack_path(sha256(stored))] = stored

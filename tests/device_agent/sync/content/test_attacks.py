@@ -217,6 +217,10 @@ def link_the_journal(folder: Path, outside: Path) -> None:
     (folder / ".chunks").symlink_to(outside / "secret")
 
 
+def share_the_journal(folder: Path, outside: Path) -> None:
+    os.link(outside / "secret", folder / ".chunks")
+
+
 def share_a_file(folder: Path, outside: Path) -> None:
     os.link(outside / "secret", folder / "weights.data")
 
@@ -243,6 +247,7 @@ STRANGERS = {
     "b07 a link to a folder": link_a_folder,
     "b07 a link to elsewhere as the journal": link_the_journal,
     "b07 a second name of a file": share_a_file,
+    "b07 a second name of a file as the journal": share_the_journal,
     "b07 a pipe": put_a_pipe_there,
     "b09 a folder in the way": put_a_folder_there,
     "b09 a file in the way": put_a_file_there,

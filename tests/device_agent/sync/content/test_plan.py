@@ -112,9 +112,15 @@ def test_the_same_digest_with_two_lengths_is_two_chunks() -> None:
     assert [target.size for target in plan(release, NOTHING, holds="packs").targets] == [1000, 500, len(BUNDLE)]
 
 
-def test_a_repository_of_files_is_asked_for_files_and_never_for_differences() -> None:
+def test_differences_count_as_much_where_whole_files_are_held() -> None:
     delta, _ = make_delta(OLD, NEW)
     found = plan(NEW.release, have(OLD), [delta], holds="files")
+    assert found.cost == plan(NEW.release, have(OLD), [delta], holds="packs").cost
+    assert found.cost.fetch_bytes == found.cost.delta_bytes < 100
+
+
+def test_a_repository_of_files_is_asked_for_files() -> None:
+    found = plan(NEW.release, have(OLD), holds="files")
     (target,) = [one for one in found.targets if one.local is None]
     expected = Stored(file_path(NEW.release.files[0].sha256), 5000, 1000, 1000, "raw")
     assert first_way(target) == Piece(target, expected)

@@ -8,6 +8,7 @@ import urllib3.exceptions
 
 from device_agent.sync.records import LinkSettings, Window
 from device_agent.sync.transport import address, open_source
+from device_agent.sync.transport.address import UNREADABLE, shown
 from device_agent.sync.transport.open import SCHEMES, scheme_of
 from device_agent.sync.transport.throttle import is_open
 from device_agent.sync.transport.web import problem_of, proxies, proxy_of
@@ -52,6 +53,24 @@ def test_an_address_that_cannot_be_is_refused_without_its_password(text: str) ->
 
 
 @pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("https://user:secret@example.org:8443/r?token=t#f", "https://example.org:8443/r"),
+        ("oci://user:secret@registry.example.org:5000/models/tiny:1", "oci://registry.example.org:5000/models/tiny:1"),
+        ("https://user:sec/ret@example.org/r", UNREADABLE),
+        ("https://user:se?cret@example.org/r", UNREADABLE),
+        ("https://user:se#cret@example.org/r", UNREADABLE),
+        ("https://user:secret@[::1", UNREADABLE),
+        ("file:///media/a@b", "file:///media/a@b"),
+        ("/media/usb", "/media/usb"),
+        ("C:\\reports", "C:\\reports"),
+    ],
+)
+def test_no_password_is_shown(place: str, said: str) -> None:
+    assert shown(place) == said
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("ftp://h/x", r"ftp:// is no way.*https://, http://, oci://, file://"),
@@ -68,6 +87,12 @@ def test_what_cannot_be_opened_is_said_with_what_can(text: str, said: str) -> No
 def test_without_a_repository_there_is_nothing_to_open() -> None:
     with pytest.raises(UsageError, match="No repository"):
         opened()
+
+
+def test_registries_and_others_are_no_mirrors_of_each_other() -> None:
+    for mixed in (("oci://r.example/a:b", "https://models.example"), ("/media/usb", "oci://r.example/a:b")):
+        with pytest.raises(UsageError, match="mirrors are all of one kind"):
+            opened(*mixed)
 
 
 def test_opening_asks_nothing(tmp_path: Path) -> None:

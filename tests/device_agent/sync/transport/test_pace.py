@@ -3,7 +3,6 @@
 import io
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
@@ -12,7 +11,7 @@ from device_agent.sync.transport.pace import WINDOW_S, Pace, Paced
 from edgekit.errors import Unreachable
 from tests.device_agent.sync.transport.opening import fetched, opened
 from tests.hostile_http import Asked, Fault, Hostile, Reply, chunked, endless, honestly, no_ranges, raw
-from tests.worlds import World
+from tests.worlds import Crawling, World
 
 
 class Slow(io.RawIOBase):
@@ -36,10 +35,11 @@ def read_all(*reads: tuple[float, int], least: float = 1024.0) -> float:
     """Seconds until the end, or until Unreachable was raised (negative)."""
     world = World()
     begun = world.now
-    stream = Paced(Slow(world, iter(reads)), Pace(least_bytes_per_s=least, ticks=world.clock))
+    pace = Pace(least_bytes_per_s=least, ticks=world.clock)
+    stream = Paced(Slow(world, iter(reads)), pace)
     try:
-        while stream.read(1 << 16):
-            pass
+        while piece := stream.read(1 << 16):
+            pace.came(len(piece))
     except Unreachable:
         return begun - world.now
     return world.now - begun
@@ -82,8 +82,8 @@ def test_memory_of_the_window_does_not_grow_with_the_file() -> None:
     pace = Pace(least_bytes_per_s=1.0, ticks=world.clock)
     slow = Slow(world, iter([(0.001, 1000)] * 100_000))
     buffer = bytearray(1 << 16)
-    while pace.read(slow, buffer):
-        pass
+    while count := pace.read(slow, buffer):
+        pace.came(count)
     assert len(pace._steps) <= WINDOW_S + 1
 
 
@@ -104,17 +104,6 @@ def test_a_new_request_begins_anew() -> None:
 
 
 # --- over real connections --------------------------------------------------------------------
-
-
-@dataclass
-class Crawling(World):
-    """Each look at the clock finds it `step_s` later, as if every read of the network had taken that long."""
-
-    step_s: float = 0.0
-
-    def clock(self) -> float:
-        self.now += self.step_s
-        return self.now
 
 
 DATA = random.Random(1).randbytes(3_000_000)
@@ -155,3 +144,39 @@ def test_c09_no_body_may_drip_and_another_mirror_goes_on(start: int, fault: Faul
         world.step_s = 61.0
         assert got + b"".join(stream) == DATA[start:]
         assert len(server.asked) == len(good.asked) == 1
+
+
+# --- what comes fast and without end ----------------------------------------------------------
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+WITHOUT_END: dict[str, Fault] = {
+    "100 Continue": raw(b"", b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n" * 1000),
+    "lines after the last chunk": raw(CHUNKED + b"0\r\n", b"X: y\r\n" * 1000),
+    "words beside chunks": raw(CHUNKED, b"1;" + b"x" * 60_000 + b"\r\na\r\n"),
+    "fields of the head": raw(b"HTTP/1.1 200 OK\r\n", b"X: " + b"y" * 60_000 + b"\r\n"),
+    "a body without a length": endless(),
+}
+
+
+@pytest.mark.parametrize("fault", WITHOUT_END.values(), ids=WITHOUT_END.keys())
+def test_a11_what_comes_without_end_is_given_up_and_another_mirror_goes_on(fault: Fault) -> None:
+    with Hostile({"packs/x": DATA}) as server, Hostile({"packs/x": DATA}) as good:
+        server.always(fault)
+        source = opened(server.url, good.url)
+        assert source.read("packs/x", limit=len(DATA)) == DATA
+        assert fetched(source, "packs/x", DATA, start=100_000) == DATA[100_000:]
+
+
+@pytest.mark.parametrize("fault", list(WITHOUT_END.values())[:4], ids=list(WITHOUT_END)[:4])
+def test_a11_what_comes_without_end_is_said(fault: Fault) -> None:
+    with Hostile({"packs/x": DATA}) as server:
+        server.always(fault)
+        with pytest.raises(Unreachable, match=server.url):
+            opened(server.url).read("packs/x", limit=100)
+
+
+def test_small_chunks_and_what_is_read_ahead_are_no_offence() -> None:
+    data = DATA[:100_000]
+    with Hostile({"packs/x": data}) as server:
+        server.always(chunked(1))
+        assert opened(server.url).read("packs/x", limit=len(data)) == data

@@ -52,9 +52,26 @@ def below_a_path(folder: Path, work: Path) -> Iterator[str]:
         yield f"{url}/models/eu/"
 
 
+CACHE = "proxy_cache cache; proxy_cache_valid 200 206 1h; proxy_cache_valid any 1m;"
+
+
+@contextlib.contextmanager
+def cached(folder: Path, work: Path) -> Iterator[str]:
+    """Asks for whole files where parts are asked for, and answers from what it keeps."""
+    work.mkdir()
+    with (
+        nginx(folder, work / "origin") as origin,
+        nginx(folder, work / "cache", more=f"location / {{ proxy_pass {origin}; {CACHE} }}") as url,
+    ):
+        yield url
+
+
 @contextlib.contextmanager
 def object_store(folder: Path, _work: Path) -> Iterator[str]:
-    """As S3 answers who may read objects and not list them: 403 for what is not there."""
+    """A model of what S3 answers who may read objects and not list them: 403 for what is not there.
+
+    Ranges, lengths and 404 are as with any web server; servers that speak all of S3 are far larger than what they show.
+    """
     with Hostile(folder) as server:
         server.always(says(403, {"Content-Type": "application/xml"}, b"<Error>AccessDenied</Error>"), paths=".*9.*")
         yield server.url
@@ -77,6 +94,7 @@ SERVERS: dict[str, Serve] = {
     ),
     "nginx below a path": below_a_path,
     "nginx that keeps no connection": lambda folder, work: nginx(folder, work, more="keepalive_timeout 0;"),
+    "nginx that caches another": cached,
     "http.server": lambda folder, _work: python_http_server(folder),
     "object store": object_store,
     "folder": lambda folder, _work: contextlib.nullcontext(str(folder)),

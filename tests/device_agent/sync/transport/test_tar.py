@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import random
 import tarfile
 from collections.abc import Callable
@@ -106,6 +107,21 @@ def test_errors_are_those_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "folder.tar").mkdir()
     with pytest.raises(Unreachable):
         TarSource(tmp_path / "folder.tar").read(TIMESTAMP, limit=9)
+
+
+@pytest.mark.parametrize("at", [104, 112, 136, 147], ids=["mode", "owner", "first of the time", "last of the time"])
+def test_g04_a_header_that_lost_a_bit_is_noticed_though_nobody_needs_what_it_says(tmp_path: Path, at: int) -> None:
+    raw = bytearray(packed({TIMESTAMP: b"{}"}))
+    raw[at] ^= 1
+    with pytest.raises(CorruptRelease, match="checksum of a header is wrong"):
+        saved(tmp_path, bytes(raw)).read(TIMESTAMP, limit=9)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_g04_what_is_no_file_is_no_tar_and_nobody_waits_for_it(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "x.tar")
+    with pytest.raises(Unreachable, match="is no file"):
+        opened(str(tmp_path / "x.tar")).read(TIMESTAMP, limit=100)
 
 
 def test_g01_a_tar_that_shrinks_while_it_is_read_is_out_of_reach(tmp_path: Path) -> None:

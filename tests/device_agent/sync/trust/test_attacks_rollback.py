@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.errors import TrustLost, Untrusted
+from edgekit.errors import TrustLost, Unreachable, Untrusted
 from tests.device_agent.sync.trust.devices import Device, published, serve
 from tests.repositories import Key, MemorySource, Repository, metadata_path
 
@@ -140,6 +140,24 @@ def test_a05_the_floor_of_each_role_alone(device: Device, role: str) -> None:
     assert device.last() is None
 
 
+def test_a05_a_refresh_that_fails_in_the_middle_lowers_no_floor(device: Device) -> None:
+    """What was verified before a failure is kept, and must not be less than what was accepted before."""
+    repository = device.repository
+    hidden = repository.files.pop("metadata/2.root.json")
+    timestamp = repository.files.pop("metadata/timestamp.json")
+    for folder in device.generations():
+        for path in folder.rglob("*.json"):
+            path.unlink()
+    with pytest.raises(Unreachable):
+        device.refresh()
+    repository.files["metadata/timestamp.json"] = timestamp
+    with pytest.raises(Untrusted, match="root metadata has version 1, after 2"):
+        device.refresh()
+    assert device.last() is None
+    repository.files["metadata/2.root.json"] = hidden
+    assert device.refresh().root_version == 2
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("name", ["timestamp.json", "releases.json", "rollout.json", "root_history/2.root.json"])
 def test_a05_a_damaged_generation_is_said_and_the_one_before_takes_over(
@@ -269,6 +287,18 @@ def test_a09_one_more_key_is_no_reason_to_forget_a_version(device: Device) -> No
     repository.timestamp.version = 2
     repository.put("timestamp", keys=[Key("timestamp")])
     with pytest.raises(Untrusted, match="timestamp metadata has version 2, after 4"):
+        device.refresh()
+
+
+def test_a09_a_key_that_comes_together_with_an_older_version_does_not_excuse_it(device: Device) -> None:
+    repository = device.repository
+    repository.rotate("timestamp", Key("timestamp"), Key("another"), publish=False)
+    for folder in device.generations():
+        for path in folder.rglob("*.json"):
+            path.unlink()
+    repository.timestamp.version = 2
+    repository.put("timestamp", keys=[Key("timestamp")])
+    with pytest.raises(Untrusted, match="timestamp metadata has version 2, after 3"):
         device.refresh()
 
 

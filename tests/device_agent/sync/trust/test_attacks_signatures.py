@@ -286,6 +286,16 @@ def test_a12_the_role_targets_itself_lists_no_release(device: Device) -> None:
         device.trust().target(release_target(release.id), device.source, limit=1 << 20)
 
 
+def test_a12_a_release_that_targets_does_not_let_the_role_list(device: Device) -> None:
+    """An owner who does not trust the key with everything any more narrows what it may sign."""
+    delegations: Any = device.repository.targets.delegations
+    delegations.roles["releases"].paths = ["releases/tiny-1*"]
+    device.repository.publish("targets")
+    assert set(device.refresh().releases) == {"tiny-1.0"}
+    with pytest.raises(Untrusted, match="nobody who may has signed"):
+        device.trust().target(release_target("tiny-2.0"), device.source, limit=1 << 20)
+
+
 def test_a12_only_the_releases_role_says_floors_and_they_never_fall(device: Device) -> None:
     repository = device.repository
     repository.set_floor("tiny", 2)

@@ -184,8 +184,8 @@ def test_kept_targets_that_nobody_lists_any_more_are_removed(device: Device) -> 
 def test_what_is_kept_is_bounded(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trust_module, "MOST_KEPT_TARGETS", 1)
     for path in (STABLE, release_target("tiny-1.0")):
-        device.trust().target(path, device.source, limit=LIMIT)
-    assert len(list((device.folder / "targets").iterdir())) == 1
+        newest = device.trust().target(path, device.source, limit=LIMIT)
+        assert [file.read_bytes() for file in (device.folder / "targets").iterdir()] == [newest]
     monkeypatch.setattr(trust_module, "MOST_KEPT_BYTES", 10)
     monkeypatch.setattr(trust_module, "MOST_KEPT_TARGETS", 9)
     device.trust().target(release_target("tiny-2.0"), device.source, limit=LIMIT)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tuf.api.exceptions import DownloadHTTPError
 
-from device_agent.sync.trust.wire import MAX_DEPTH, SourceFetcher, check
+from device_agent.sync.trust.wire import MAX_DEPTH, MAX_TIMESTAMP_BYTES, SourceFetcher, check
 from edgekit.errors import Unreachable, Untrusted
 from tests.repositories import MemorySource, Repository
 
@@ -45,6 +45,14 @@ def test_the_last_level_that_may_be(extra: int) -> None:
 def test_every_file_of_a_repository_passes() -> None:
     for path, raw in Repository().files.items():
         check(raw, name=path)
+
+
+def test_a11_a_source_that_gives_more_than_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = Repository().files["metadata/timestamp.json"] + b" " * MAX_TIMESTAMP_BYTES
+    source = MemorySource({})
+    monkeypatch.setattr(source, "read", lambda _path, **_limit: raw)
+    with pytest.raises(Untrusted, match="larger than 16,384 bytes"):
+        SourceFetcher(source).download_bytes("metadata/timestamp.json", 1 << 30)
 
 
 def test_only_a_missing_file_is_told_to_python_tuf() -> None:
