@@ -84,13 +84,20 @@ def generate(folder: Path, holder: Holder, passphrase: str | None) -> Key:
     )
     name = f"{holder}-{shown(public.keyid)}"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fsync_folder(folder.parent)
+        _make_durably(folder.absolute())
         create_durably(folder / f"{name}.pem", _locked(signer.private_bytes, passphrase), mode=0o600)
         create_durably(folder / f"{name}.json", file.to_bytes())
     except OSError as error:
         raise KeyUnavailable(f"{folder} cannot be written: {error.strerror or error}") from error
     return file.key()
+
+
+def _make_durably(folder: Path) -> None:
+    """Make a folder for its owner, and those that it is in; whoever made it before may have been cut off."""
+    if not folder.parent.is_dir():
+        _make_durably(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    fsync_folder(folder.parent)
 
 
 def _locked(pem: bytes, passphrase: str | None) -> bytes:

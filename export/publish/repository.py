@@ -307,9 +307,12 @@ class Repository:
         """Add what is due, if it can be signed here."""
         for name in ("targets", RELEASES, ROLLOUT):
             lasts = state.role(name).signed.expires >= metadata.at(now + days * metadata.DAY_S)
-            if name in new or (lasts and not metadata.is_due(state, name, now)):
-                continue
             version = self.tree.free_version(name)
+            # Of a publish that was cut off devices may have seen more than a power cut left: their next list of
+            # versions must not have an older one of any role.
+            is_newest = version == state.role(name).signed.version + 1
+            if name in new or (lasts and is_newest and not metadata.is_due(state, name, now)):
+                continue
             metadata_ = metadata.successor(state.role(name), name, version=version, now=now, days=days)
             who = metadata.authority(name, state.root.signed, state.targets.signed)
             with contextlib.suppress(KeyUnavailable):

@@ -25,6 +25,12 @@ def kill_every(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(scope="session")
+def resume_every(request: pytest.FixtureRequest) -> int:
+    """As `kill_every`, for what is begun anew after it was killed: a whole publish, not a short recovery."""
+    return 1 if request.config.getoption("long") else 51
+
+
+@pytest.fixture(scope="session")
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in memory, where there is one: the explorer is the disk, and the real one would only take its time."""
     if not os.access(MEMORY, os.W_OK):

@@ -39,14 +39,17 @@ def parts(site: str) -> Sequence[str]:
     return site.split(" for ")
 
 
-def unneeded(found: Collection["Exploration"], *, part: int, every: int) -> Sequence[str]:
-    """Places without whose fsyncs every crash is survived, by that part of a site (see `parts`)."""
-    sites = {site for one in found for site in (*one.sites, *one.second_sites)}
-    sites = {site for site in sites if not site.startswith("edgekit/slots.py")}  # test_explorer.py asks for these
-    places = {
-        place: [site for site in sites if parts(site)[part] == place] for place in {parts(s)[part] for s in sites}
-    }
-    left = [place for place, those in places.items() if not any(one.needs(those) for one in found)]
+def unneeded(found: Collection["Exploration"], *, part: int, every: int, all_sites: bool = True) -> Sequence[str]:
+    """Places without whose fsyncs every crash is survived, by that part of a site (see `parts`).
+
+    Not `all_sites`: those that only who comes after a crash gets to are left out, since few such crashes were tried.
+    """
+    places: dict[str, set[str]] = {}
+    for one in found:
+        for site in (*one.sites, *(one.second_sites if all_sites else ())):
+            if not site.startswith("edgekit/slots.py"):  # test_explorer.py asks for these
+                places.setdefault(parts(site)[part], set()).add(site)
+    left = [place for place, sites in places.items() if not any(one.needs(sites) for one in found)]
     return [place for place in sorted(left) if not any(one.needs_twice(places[place], every=every) for one in found)]
 
 
@@ -106,9 +109,10 @@ class Exploration:
     def second_failures(self, *, ignored_sites: Collection[str] = (), every: int = 1) -> Iterator[Crash]:
         """Crashes that follow upon another: the process was killed, and power fails while it recovers.
 
-        Only each n-th operation is one after which it is killed.
+        Only each n-th operation is one after which it is killed, and the one before the last fsync: what that was to
+        make durable is there already for whoever comes next, who may take it for granted.
         """
-        for count in range(every - 1, len(self.ops) + 1, every):
+        for count in self._kills(every):
             disk, marks = self._disk(ignored_sites), []
             for op in self.ops[:count]:
                 disk.play(op)
@@ -122,6 +126,10 @@ class Exploration:
             for crash in self._explored(disk.renumbered(recorder.base), recorder.ops, marks, 10**9):
                 self.lost += not ignored_sites
                 yield crash
+
+    def _kills(self, every: int) -> Sequence[int]:
+        fsyncs = [count for count, op in enumerate(self.ops) if op.kind == "fsync"]
+        return sorted({*range(every - 1, len(self.ops) + 1, every), *fsyncs[-1:]})
 
     def needs(self, sites: Collection[str]) -> bool:
         """Whether a crash breaks something without the fsyncs of these places. Ask after all were looked at."""

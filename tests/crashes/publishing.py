@@ -22,6 +22,7 @@ from edgekit.release.channel import MAX_CHANNEL_BYTES, Channel
 from edgekit.release.channel import parse as parse_channel
 from edgekit.release.names import channel_target
 from edgekit.release.provisioning import FORMAT, Provisioning
+from export.publish import requests
 from export.publish.bundle_cli import bundle_command
 from export.publish.channel_cli import channel_command
 from export.publish.cli import publish_command
@@ -112,7 +113,7 @@ class Desk:
         if not (home / "repo").is_dir():
             return
         state = Repository.open(home / "repo").state()
-        keyring = Keyring.open([home / "repo.keys"], lambda _what: None)
+        keyring = Keyring.open([home / "vault" / "keys"], lambda _what: None)
         for role in ROLES:
             for key in authority(role, state.root.signed, state.targets.signed).keys:
                 keyring.signer(key)
@@ -132,12 +133,13 @@ def _spelt(word: str, home: Path, desk: Desk) -> str:
 # --- what is done -------------------------------------------------------------------------------
 
 Command = tuple[str, ...]
-INIT: Command = ("repo", "init", "@repo", "--no-passphrase")
+KEYS: Command = ("--keys", "@vault/keys")
+INIT: Command = ("repo", "init", "@repo", "--no-passphrase", *KEYS)
 STICK: Command = ("bundle", "create", "--repo", "@repo", "-o", "@stick")
 
 
 def publish(version: str, *more: str) -> Command:
-    return ("publish", f"#{version}", "--repo", "@repo", "--channel", CHANNEL, *more)
+    return ("publish", f"#{version}", "--repo", "@repo", "--channel", CHANNEL, *KEYS, *more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,12 +169,12 @@ def nothing_or_one(channel: Channel | None) -> bool:
 
 
 def _rotate(holder: str) -> Act:
-    return Act(act=(("keys", "rotate", "@repo", holder),), shows=offers("1"))
+    return Act(act=(("keys", "rotate", "@repo", holder, *KEYS),), shows=offers("1"))
 
 
 _ELSEWHERE: tuple[Command, ...] = (
     publish("2", "--unsigned", "@request"),
-    ("repo", "sign", "@request", "--keys", "@repo.keys", "--yes"),
+    ("repo", "sign", "@request", "--yes", *KEYS),
     publish("2", "--signed", "@request"),
 )
 
@@ -181,11 +183,13 @@ ACTS: Mapping[str, Act] = {
     "d10 first publish": Act(before=(INIT,), act=(publish("1"),), shows=offers("1")),
     "d10 publish by differences": Act(act=(publish("2"),), shows=offers("2")),
     "d10 publish, signed elsewhere": Act(act=_ELSEWHERE, again=(publish("2"),), shows=offers("2")),
-    "d10 refresh": Act(act=(("repo", "refresh", "@repo"),), shows=offers("1")),
-    "d10 channel set": Act(act=(("channel", "set", CHANNEL, "--repo", "@repo", "--pause"),), shows=paused),
+    "d10 refresh": Act(act=(("repo", "refresh", "@repo", *KEYS),), shows=offers("1")),
+    "d10 channel set": Act(act=(("channel", "set", CHANNEL, "--repo", "@repo", "--pause", *KEYS),), shows=paused),
     **{f"d10 rotate {holder}": _rotate(holder) for holder in ("root", "releases", "rollout", "timestamp")},
     "d10 prune": Act(
-        before=(INIT, publish("1"), publish("2"), publish("3")), act=(("repo", "prune", "@repo"),), shows=offers("3")
+        before=(INIT, publish("1"), publish("2"), publish("3")),
+        act=(("repo", "prune", "@repo", *KEYS),),
+        shows=offers("3"),
     ),
     "d10 first stick": Act(act=(STICK,), shows=offers("1"), place="stick"),
     "d10 stick": Act(before=(INIT, publish("1"), STICK, publish("2")), act=(STICK,), shows=offers("2"), place="stick"),
@@ -203,6 +207,8 @@ def scenario(desk: Desk, act: Act) -> Scenario:
     def do(home: Path, recorder: Recorder) -> None:
         for words in act.act:
             desk.run(home, *words)
+            if "@request" in words:
+                recorder.mark(f"request {_signatures(home)}")
         recorder.mark("done")
 
     def converge(home: Path) -> None:
@@ -234,10 +240,16 @@ def _check(desk: Desk, act: Act, home: Path, marks: Marks) -> None:
     if not desk.devices:
         desk.root = _root_of(home)  # of a repository that may have been made anew
     desk.can_sign(home)
+    asked = [int(mark.partition(" ")[2]) for mark in marks if mark.startswith("request")]
+    assert not asked or _signatures(home) >= max(asked), "the signing request is lost, or its signature"
     for place in {act.place, *desk.devices}:
         seen = desk.look(home, place)
         assert place != act.place or "done" not in marks or act.shows(seen), f"{seen} is shown, though it was done"
     assert (home / "repo").is_dir() or "done" not in marks, "the repository is gone"
+
+
+def _signatures(home: Path) -> int:
+    return len(requests.releases_of(requests.read(home / "request")).signatures)
 
 
 def _root_of(home: Path) -> bytes:

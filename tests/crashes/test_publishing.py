@@ -17,7 +17,7 @@ from edgekit.errors import Untrusted
 from tests.crashes.disk import Disk, put
 from tests.crashes.explorer import Exploration, unneeded
 from tests.crashes.figures import FIGURES, Figures, figures
-from tests.crashes.publishing import ACTS, Desk, scenario
+from tests.crashes.publishing import ACTS, Desk, publish, scenario
 
 TIMESTAMP = "repo/metadata/timestamp.json"
 
@@ -59,16 +59,17 @@ def test_d10_every_crash_leaves_what_devices_accept(explorations: Explorations, 
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_d11_the_next_try_may_be_cut_off_too(explorations: Explorations, name: str, kill_every: int) -> None:
-    found = explorations[name].second_failures(every=kill_every)
+def test_d11_the_next_try_may_be_cut_off_too(explorations: Explorations, name: str, resume_every: int) -> None:
+    found = explorations[name].second_failures(every=resume_every)
     assert not [str(crash) for crash in found][:5]
 
 
-def test_d12_no_place_that_publishes_can_do_without_its_fsyncs(explorations: Explorations, kill_every: int) -> None:
+def test_d12_no_place_that_publishes_can_do_without_its_fsyncs(explorations: Explorations, resume_every: int) -> None:
     for name in ACTS:
         assert not any(explorations[name].failures(converge_every=10**9))
-        assert not any(explorations[name].second_failures(every=kill_every))
-    assert not unneeded([explorations[name] for name in ACTS], part=-1, every=kill_every)
+        assert not any(explorations[name].second_failures(every=resume_every))
+    found = [explorations[name] for name in ACTS]
+    assert not unneeded(found, part=-1, every=resume_every, all_sites=resume_every == 1)
 
 
 @pytest.mark.parametrize("name", [name for name, act in ACTS.items() if act.before and act.place == "repo"])
@@ -92,7 +93,7 @@ def test_d10_a_device_that_saw_what_a_power_cut_took_back_goes_on(explorations: 
         put(left, home)
         with contextlib.suppress(Untrusted):  # what it finds is older than what it has seen, and it keeps to that
             watcher.refresh(FolderSource(home / "repo"))
-        desk.run(home, "publish", "#4", "--repo", "@repo", "--channel", "stable")
+        desk.run(home, *publish("4"))
         after = watcher.refresh(FolderSource(home / "repo"))
         assert "cold-4" in after.releases
         assert after.timestamp_version > before.timestamp_version
