@@ -68,9 +68,11 @@ class Tree:
             raise PublishError(f"{file}: {error.strerror or error}") from error
 
     def show(self, timestamp: bytes) -> None:
-        """From now on this is what devices see. Raises PublishError."""
+        """From now on this is what devices see, and it is not lost with the folder's own name. Raises PublishError."""
         try:
             write_durably(self.folder / TIMESTAMP, timestamp)
+            with contextlib.suppress(PermissionError):  # of somebody else, who made this folder for us
+                fsync_folder(self.folder.absolute().parent)  # whoever made it may have been cut off before this
         except OSError as error:
             raise PublishError(f"{self.folder / TIMESTAMP}: {error.strerror or error}") from error
 
@@ -85,15 +87,10 @@ class Tree:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """One publisher at a time; others wait. What it writes will not be lost with the folder's own name.
-
-        Raises PublishError where nobody may write.
-        """
+        """One publisher at a time; others wait. Raises PublishError where nobody may write."""
         with contextlib.ExitStack() as held:
             try:
                 held.enter_context(locked(self.folder / LOCK))
             except OSError as error:
                 raise PublishError(f"{self.folder} cannot be written: {error.strerror or error}") from error
-            with contextlib.suppress(PermissionError):  # a folder of somebody else's, who made this one
-                fsync_folder(self.folder.absolute().parent)  # whoever made it may have been cut off before this
             yield

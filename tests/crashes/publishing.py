@@ -113,7 +113,7 @@ class Desk:
         if not (home / "repo").is_dir():
             return
         state = Repository.open(home / "repo").state()
-        keyring = Keyring.open([home / "vault" / "keys"], lambda _what: None)
+        keyring = Keyring.open([home / "vault" / "signing" / "keys"], lambda _what: None)
         for role in ROLES:
             for key in authority(role, state.root.signed, state.targets.signed).keys:
                 keyring.signer(key)
@@ -133,7 +133,7 @@ def _spelt(word: str, home: Path, desk: Desk) -> str:
 # --- what is done -------------------------------------------------------------------------------
 
 Command = tuple[str, ...]
-KEYS: Command = ("--keys", "@vault/keys")
+KEYS: Command = ("--keys", "@vault/signing/keys")
 INIT: Command = ("repo", "init", "@repo", "--no-passphrase", *KEYS)
 STICK: Command = ("bundle", "create", "--repo", "@repo", "-o", "@stick")
 
