@@ -93,7 +93,8 @@ class Upkeep:
         self._seen = _Seen()
         self._tasks: queue.Queue[Task] = queue.Queue(MOST_WISHES)
         self._doing: Task | None = None
-        self._again: Task | None = None
+        self._again: Task | None = None  # after what operators wish
+        self._waiting: Wish | None = None
         self._changing = threading.Lock()  # who composes, and who looks at what is trusted
         self._awake, self._ending, self._leave = threading.Event(), threading.Event(), threading.Event()
         self._threads = (
@@ -217,7 +218,8 @@ class Upkeep:
         except queue.Full as error:
             raise Busy("this agent has much to do already") from error
         if isinstance(task, Wish):
-            self._again = self._doing if isinstance(self._doing, str) else None
+            if isinstance(self._doing, str):
+                self._again = self._doing
             self._leave.set()
         self._awake.set()
 
@@ -297,13 +299,18 @@ class Upkeep:
             if self._ending.is_set():  # it was set before, and must not be lost
                 self._leave.set()
             try:
-                self._do(task, passes, self._rhythm)
+                is_done = self._do(task, passes, self._rhythm)
             finally:
                 self._doing = None
                 self._progress = Progress()
                 self._seen = _Seen()
+            if not is_done:
+                return
 
     def _next(self, rhythm: Rhythm) -> Task | None:
+        if (waiting := self._waiting) is not None:
+            self._waiting = None
+            return waiting
         with contextlib.suppress(queue.Empty):
             return self._tasks.get_nowait()
         if (again := self._again) is not None:
@@ -313,20 +320,28 @@ class Upkeep:
             return "follow" if rhythm.may_fetch(self._clock()) else "check"
         return None
 
-    def _do(self, task: Task, passes: "Passes", rhythm: Rhythm) -> None:
+    def _do(self, task: Task, passes: "Passes", rhythm: Rhythm) -> bool:
+        """False if somebody else has the lock (another process, or a repair): it is to be done at the next pulse."""
         fine = False
         try:
             if isinstance(task, Wish):
                 self.tally.note((passes.change(task),))
-                return
+                return True
             fine = self._checked(passes) if task == "check" else self._updated(passes, anytime=task == "update")
+        except Busy as problem:
+            log.info("%s waits: %s", task.does if isinstance(task, Wish) else task, problem)
+            if isinstance(task, Wish):
+                self._waiting = task
+            else:
+                self._again, fine = task, True
+            return False
         except EdgekitError as problem:
             log.warning("%s: %s", task.does if isinstance(task, Wish) else task, problem)
             self._failed(task, passes, problem)
-            fine = isinstance(problem, Busy)
         finally:
             if not isinstance(task, Wish):  # also after a bug of ours, which would else be met again every second
                 rhythm.looked(self._clock(), fine=fine)
+        return True
 
     def _checked(self, passes: "Passes") -> bool:
         self._tell(Progress(phase="checking"))
@@ -346,8 +361,6 @@ class Upkeep:
 
     def _failed(self, task: Task, passes: "Passes", problem: EdgekitError) -> None:
         """What could not even be begun is told like what became of the rest."""
-        if isinstance(problem, Busy):
-            return
         does, channel = (task.does, task.channel) if isinstance(task, Wish) else (task, None)
         outcome = Outcome(
             channel=channel or "",

@@ -246,6 +246,22 @@ def test_e04_another_process_at_work_is_named_and_not_disturbed(house: House) ->
     assert house.scene.activation.tried == [("stable", V2.id)]
 
 
+def test_e04_what_was_accepted_waits_until_a_repair_is_over(house: House) -> None:
+    """The lock may be taken between the answer to an operator and the first step."""
+    house.step(after_s=10)
+    known = len(house.status().history)
+    house.upkeep.update()
+    house.upkeep.rollback(None)
+    house.upkeep.pin(None, V1.id)
+    with updating(house.home, "repair", now=time.time()):
+        for _ in range(3):
+            house.step(after_s=1)
+        assert len(house.status().history) == known
+    house.step(after_s=1)
+    found = house.status().history
+    assert [one.does for one in found[: len(found) - known]] == ["update", "pin", "rollback"]
+
+
 # --- who this device is -----------------------------------------------------------------------
 
 
