@@ -3,7 +3,8 @@
     what is there already -> space -> copy what is missing, hashed on the way -> read all of it again -> timestamp.json
 
 A stick that is pulled in between has what it had before, and the next try goes on where this one was: a file gets its
-name once it is whole and fsynced, and `timestamp.json`, which says what is new, comes after everything was read back.
+name once it is whole and fsynced, and `timestamp.json`, which says what is new, comes after everything was read back
+and all names are durable.
 """
 
 import collections
@@ -71,6 +72,7 @@ def write_folder(selection: Selection, repository: Path, folder: Path, tell: Tel
             _copy(piece, repository, folder, progress)
             if not _is_whole(folder / piece.path, piece, progress):
                 raise PublishError(f"{folder / piece.path} reads otherwise than it was written: the disk is damaged")
+        _keep_names(selection.pieces, folder)
         last = selection.pieces[-1]
         write_durably(folder / last.path, bytes(last.raw or b""))
         progress.done()
@@ -107,7 +109,6 @@ def _make(folder: Path, repository: Path) -> None:
         raise PublishError(f"{folder} and the repository cannot be in one another")
     if not folder.is_dir():
         folder.mkdir()
-        fsync_folder(folder.parent)
 
 
 def _check_before(selection: Selection, folder: Path) -> None:
@@ -184,7 +185,6 @@ def _copy(piece: Piece, repository: Path, folder: Path, progress: _Progress) -> 
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(path)
-    fsync_folder(path.parent)
 
 
 def _make_folders(folder: Path, top: Path) -> None:
@@ -192,7 +192,15 @@ def _make_folders(folder: Path, top: Path) -> None:
         return
     _make_folders(folder.parent, top)
     folder.mkdir(exist_ok=True)
-    fsync_folder(folder.parent)
+
+
+def _keep_names(pieces: Sequence[Piece], folder: Path) -> None:
+    """Make the names of all files durable, also of those that were there: who copied them may have been cut off."""
+    within = {parent for piece in pieces for parent in Path(piece.path).parents}
+    for parent in sorted(within, reverse=True):
+        fsync_folder(folder / parent)
+    with contextlib.suppress(PermissionError):  # where sticks are mounted
+        fsync_folder(folder.absolute().parent)
 
 
 def _is_whole(path: Path, piece: Piece, progress: _Progress) -> bool:
