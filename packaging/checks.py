@@ -1,16 +1,22 @@
-"""Everything that CI checks, as a table; each runs in a process of its own, and all run whatever happens."""
+"""Everything that CI checks, as a table; each runs in a process of its own, and all run whatever happens.
+
+The longest runs beside all the others, which take turns: that is two cores' work. No test may mind.
+"""
 
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from environment import ROOT
 
-NAMES = ("style", "format", "types", "device", "package", "clients", "tests")
+NAMES = ("style", "format", "types", "device", "crashes", "package", "clients", "tests")
+LONGEST = "tests"
 REPORTS = ROOT / ".cache" / "checks"
 
 
@@ -44,9 +50,10 @@ class Pythons:
 
 
 def select(names: Sequence[str], pythons: Pythons, *, pytest_arguments: Sequence[str] = ()) -> list[Check]:
-    """The named checks in their order. What `device` runs `tests` leaves out, unless somebody asks for tests."""
+    """The named checks in their order. `tests` leaves out what others run, unless somebody asks for certain tests."""
     python = pythons.full
-    side = () if pytest_arguments or "device" not in names else ("--build-side",)
+    others = (("device", "--build-side"), ("crashes", "--ignore=tests/crashes"))
+    left_out = tuple(option for name, option in others if name in names and not pytest_arguments)
 
     def pytest(name: str, interpreter: Path, *arguments: str) -> Check:
         report = REPORTS / f"{name}.xml"
@@ -57,34 +64,62 @@ def select(names: Sequence[str], pythons: Pythons, *, pytest_arguments: Sequence
         Check("format", (str(python), "-m", "ruff", "format", "--check", ".")),
         Check("types", (str(python), "-m", "mypy")),
         pytest("device", pythons.device, "--device-only", "-p", "no:cacheprovider"),
+        pytest("crashes", python, "-p", "no:cacheprovider", "tests/crashes"),
         Check("package", (str(python), str(ROOT / "packaging" / "wheel_contents.py"))),
         # Warnings of other people's libraries about each other are not errors of ours.
         pytest("clients", pythons.clients, "-Wdefault", "-ofilterwarnings=", "--clients", str(python), "tests/clients"),
-        pytest("tests", python, *side, *pytest_arguments),
+        pytest("tests", python, *left_out, *pytest_arguments),
     )
     return [check for check in table if check.name in names]
 
 
 def run(checks: Sequence[Check]) -> int:
-    """Run all, then print a table and the sum; 1 if any failed."""
+    """Run all, the longest beside the others, then print a table and the sum; 1 if any failed."""
     REPORTS.mkdir(parents=True, exist_ok=True)
-    results = []
-    for check in checks:
-        print(f"\n=== {check.name}: {' '.join(check.command[1:])}", flush=True)
-        results.append(_run(check))
+    longest = [check for check in checks if check.name == LONGEST]
+    others = [check for check in checks if check.name != LONGEST]
+    stop = threading.Event()
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        try:
+            waiting = beside.submit(_run_all, others, stop, aside=bool(longest))
+            found = {result.name: result for result in (*_run_all(longest, stop), *waiting.result())}
+        finally:
+            stop.set()  # Ctrl-C ends what runs; what has not begun must not begin then
+    results = [found[check.name] for check in checks]
     print("\n" + "\n".join(table(results)))
     return 1 if any(result.failed for result in results) else 0
 
 
-def _run(check: Check) -> Result:
+def _run_all(checks: Sequence[Check], stop: threading.Event, *, aside: bool = False) -> list[Result]:
+    """One after the other. Those that run `aside` say all that they have to say at their end."""
+    results = []
+    for check in checks:
+        if stop.is_set():
+            break
+        title = f"\n=== {check.name}: {' '.join(check.command[1:])}"
+        if not aside:
+            print(title, flush=True)
+        result, said = _run(check, aside=aside)
+        if aside:
+            print(f"{title}\n{said}", flush=True)
+        results.append(result)
+    return results
+
+
+def _run(check: Check, *, aside: bool = False) -> tuple[Result, str]:
+    """The result, and what the check said if nobody has read it yet."""
     if check.report is not None:
         check.report.unlink(missing_ok=True)  # an old report must not speak for a run that died
     started = time.monotonic()
-    code = subprocess.call(check.command, cwd=ROOT)
+    pipe = subprocess.PIPE if aside else None
+    done = subprocess.run(
+        check.command, cwd=ROOT, stdout=pipe, stderr=subprocess.STDOUT if aside else None, check=False
+    )
+    said = (done.stdout or b"").decode(errors="replace")
     seconds = time.monotonic() - started
     if check.report is not None and check.report.is_file():
-        return counts(check.name, seconds, check.report.read_text(encoding="utf-8"), code)
-    return Result(check.name, seconds, passed=int(code == 0), failed=int(code != 0))
+        return counts(check.name, seconds, check.report.read_text(encoding="utf-8"), done.returncode), said
+    return Result(check.name, seconds, passed=int(done.returncode == 0), failed=int(done.returncode != 0)), said
 
 
 def counts(name: str, seconds: float, report: str, code: int) -> Result:

@@ -1,6 +1,7 @@
 """All checks run whatever happens, and the last line adds them up."""
 
 import sys
+import threading
 from pathlib import Path
 
 import checks
@@ -50,6 +51,26 @@ def test_a_failed_check_does_not_stop_the_others(tmp_path: Path, monkeypatch: py
     assert mark.exists()
 
 
+def test_the_longest_runs_beside_the_others_which_are_heard_at_their_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each waits for the other: neither could end if they took turns."""
+    monkeypatch.setattr(checks, "REPORTS", tmp_path)
+    meet = "import os, pathlib\npathlib.Path({0!r}).touch()\nwhile not os.path.exists({1!r}): pass\nprint('met')"
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    chosen = [python("style", meet.format(one, two)), python(checks.LONGEST, meet.format(two, one))]
+    assert checks.run(chosen) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines.count("met") == 2
+    assert lines[lines.index("check      result    passed  failed  seconds") + 1].startswith("style")
+
+
+def test_what_has_not_begun_when_it_is_stopped_does_not_begin() -> None:
+    stop = threading.Event()
+    stop.set()
+    assert checks._run_all([python("good", "")], stop) == []
+
+
 def test_checks_that_pass_exit_0(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,7 +82,7 @@ def test_checks_that_pass_exit_0(
 def test_the_report_of_an_earlier_run_does_not_speak_for_one_that_died(tmp_path: Path) -> None:
     report = tmp_path / "tests.xml"
     report.write_text(REPORT.format(tests=10, failures=0, errors=0, skipped=0), encoding="utf-8")
-    result = checks._run(python("tests", "raise SystemExit(4)", report))
+    result, _ = checks._run(python("tests", "raise SystemExit(4)", report))
     assert (result.passed, result.failed) == (0, 1)
 
 
@@ -76,12 +97,12 @@ def test_every_name_is_a_check_and_device_and_clients_have_their_own_python() ->
 @pytest.mark.parametrize(
     ("names", "arguments", "expected"),
     [
-        pytest.param(checks.NAMES, (), ["--build-side"], id="all checks"),
+        pytest.param(checks.NAMES, (), ["--build-side", "--ignore=tests/crashes"], id="all checks"),
         pytest.param(("tests",), (), [], id="tests alone"),
         pytest.param(("tests",), ("-k", "x"), ["-k", "x"], id="chosen tests"),
     ],
 )
-def test_tests_leave_out_what_the_device_check_runs(
+def test_tests_leave_out_what_other_checks_run(
     names: tuple[str, ...], arguments: tuple[str, ...], expected: list[str]
 ) -> None:
     pythons = checks.Pythons(Path("all"), Path("device"), Path("clients"))
