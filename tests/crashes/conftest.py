@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from device_agent.sync import composing
 from tests.crashes.figures import FIGURES, table
 
 MEMORY = Path("/dev/shm")
+NEEDED_BYTES = 1 << 30
+"""Containers often have a few megabytes there."""
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +36,7 @@ def resume_every(request: pytest.FixtureRequest) -> int:
 @pytest.fixture(scope="session")
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in memory, where there is one: the explorer is the disk, and the real one would only take its time."""
-    if not os.access(MEMORY, os.W_OK):
+    if not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < NEEDED_BYTES:
         yield tmp_path_factory.mktemp("crashes")
         return
     with tempfile.TemporaryDirectory(dir=MEMORY, prefix="edgekit-crashes-") as folder:
