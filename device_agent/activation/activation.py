@@ -16,6 +16,9 @@ from edgekit.errors import BundleError, EdgekitError, FailedTrial, Refused
 
 log = logging.getLogger(__name__)
 
+_MOST_TRIALS = 8
+"""Figures are kept of so many: there are reports between them."""
+
 Repair = Callable[[Installed], None]
 """Makes a release whole again from its repository. Raises EdgekitError or OSError if it cannot."""
 
@@ -45,6 +48,12 @@ class Activation:
         self._since: dict[tuple[str, Ref], float] = {}
         self._is_resumed = False
         self._seen: tuple[int, frozenset[Ref]] | None = None
+        self._figures: Mapping[str, Mapping[str, float]] = {}
+
+    @property
+    def figures(self) -> Mapping[str, Mapping[str, float]]:
+        """What the last trials of this process measured, by release."""
+        return self._figures
 
     # --- forward ----------------------------------------------------------------------------------
 
@@ -80,6 +89,7 @@ class Activation:
             except BaseException:  # not its fault, or somebody ended this program in order
                 self._store.change(lambda before: rules.postponed(before, channel, ref))
                 raise
+            self._figures = dict([*self._figures.items(), (ref.id, verdict.figures)][-_MOST_TRIALS:])
             if verdict.ok:
                 return
             log.warning("%s failed a trial: %s", ref.id, verdict.reason)

@@ -94,7 +94,8 @@ class Passes:
     def _told(self, does: str, outcomes: Sequence[Outcome]) -> None:
         self.history.note(does, outcomes)
         try:
-            self._reporter.note(self.rooms.store.state(), self.rooms.store.installed(), outcomes)
+            trials = self.rooms.activation.figures
+            self._reporter.note(self.rooms.store.state(), self.rooms.store.installed(), outcomes, trials=trials)
             self._reporter.carry(self.rooms.settings.report, self.rooms.settings.repositories)
         except (EdgekitError, OSError) as error:
             log.warning("no report was made: %s", error)

@@ -50,7 +50,7 @@ _LATEST = 1 << 40
 _log = logging.getLogger(__name__)
 
 Trials = Mapping[ReleaseId, Mapping[str, float]]
-"""Figures of the trials that releases passed on this device."""
+"""Figures of the trials of releases on this device."""
 
 
 class _Kept(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,8 +83,15 @@ class Reporter:
             now = max(0, min(int(self._clock()), _LATEST - 1))
             # Seconds, so that a device that lost the last report goes on counting above it; and never less than it.
             counter = max(now, 1) if last is None else max(now, last.counter + 1)
+            known = {} if last is None else {one.release: one.figures for one in last.health}
             report = made(
-                state, installed, outcomes, device=self._identity.device, counter=counter, now=now, trials=trials or {}
+                state,
+                installed,
+                outcomes,
+                device=self._identity.device,
+                counter=counter,
+                now=now,
+                trials={**known, **(trials or {})},
             )
             report = self._without_names(report)
             if last is not None and not _is_news(report, last):

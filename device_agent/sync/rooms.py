@@ -41,6 +41,10 @@ class Store(Protocol):
 class Activation(Protocol):
     """What serves (device_agent/activation)."""
 
+    @property
+    def figures(self) -> Mapping[str, Mapping[str, float]]:
+        """What the last trials measured, by release."""
+
     def resume(self) -> None:
         """Go on where a crash or a restart left off."""
 

@@ -228,6 +228,7 @@ class FakeActivation:
     resumed: int = 0
     soaks: int = 0
     done: list[tuple[str, ...]] = field(default_factory=list)
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def try_release(self, channel: str, ref: Ref, *, tell: Tell) -> None:
         self.tried.append((channel, ref.id))

@@ -36,7 +36,7 @@ def offer(made: Repository, scratch: Path, version: str) -> None:
 
 @pytest.fixture
 def passes(made: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Passes:
-    monkeypatch.setattr(composing, "ChildProbe", lambda *_, **__: lambda *_: Verdict(ok=True))
+    monkeypatch.setattr(composing, "ChildProbe", lambda *_, **__: lambda *_: Verdict(ok=True, figures={"load_s": 0.25}))
     offer(made, tmp_path / "first", "1.0")
     repository = made.write(tmp_path / "repository")
     home = tmp_path / "home"
@@ -107,3 +107,17 @@ def test_reports_are_made_of_what_became_of_updates(passes: Passes, tmp_path: Pa
     (report,) = (tmp_path / "repository" / "returns").iterdir()
     assert report.name == "board-7.json"
     assert b"tiny-llama-1.0" in report.read_bytes()
+
+
+def test_reports_tell_what_a_trial_measured_and_a_restart_is_no_news(passes: Passes, tmp_path: Path) -> None:
+    (tmp_path / "repository" / "returns").mkdir()
+    update(passes)
+    (report,) = (tmp_path / "repository" / "returns").iterdir()
+    told = report.read_bytes()
+    assert b"load_s" in told
+    after = Passes(
+        compose_alone(passes.rooms.home, passes.rooms.settings, models=tmp_path / "models", clock=time.time),
+        clock=time.time,
+    )
+    assert update(after) == "current"
+    assert report.read_bytes() == told
